@@ -1,0 +1,1 @@
+"""Inference engines: `base` is the interface, one package per engine implements it."""

@@ -1,0 +1,45 @@
+"""The interface between a replica process and the engine it runs.
+
+An engine works in steps: one forward pass over every running sequence. It reports once per step, for all sequences
+together, so that the cost of crossing threads and sockets is paid per step and not per token. Nothing above this
+package knows an engine's name.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+from xinfer_runtime.messages import Delta, EngineStats, GenerateRequest, ModelInfo, ModelSpec
+
+EmitStep = Callable[[Sequence[Delta]], None]
+"""Takes what one engine step produced. Called on the event loop's thread, never from the engine's own."""
+
+ReportProgress = Callable[[float, str], None]
+"""Takes a fraction from 0 to 1 and a stage name. Called on the event loop's thread."""
+
+
+class Engine(ABC):
+    """One loaded model. All methods are called on the event loop's thread and none of them blocks it."""
+
+    @abstractmethod
+    async def load(self, spec: ModelSpec, emit: EmitStep, progress: ReportProgress) -> ModelInfo:
+        """Load the model of `spec` and start the engine loop.
+
+        Raises `ModelFileError` for a file that is missing, unreadable or no model, `InvalidRequest` for a spec that the
+        engine cannot honour, `EngineError` for anything else.
+        """
+
+    @abstractmethod
+    def submit(self, request: GenerateRequest) -> None:
+        """Queue a request. Its outcome, errors included, comes through `emit`: one or more deltas, the last one `last`."""
+
+    @abstractmethod
+    def abort(self, request_id: str) -> None:
+        """Drop a request at once and free its sequence. Unknown ids are ignored; nothing is emitted for it any more."""
+
+    @abstractmethod
+    def stats(self) -> EngineStats:
+        """The load right now."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Stop the loop and free the model. Requests in flight end with an `EngineError` delta."""

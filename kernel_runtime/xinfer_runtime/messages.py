@@ -1,0 +1,213 @@
+"""The types that cross process borders between gateway, controller, node agent, replica and engine.
+
+Everything here is a msgspec Struct of plain values: it validates on decode, and travels as msgpack. Times are in seconds,
+sizes in bytes, token counts in tokens.
+"""
+
+from enum import StrEnum
+from typing import Any
+
+from msgspec import Struct
+
+from xinfer_runtime.errors import ErrorInfo
+
+
+class SamplingParams(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How the next token is chosen. Ranges are checked where requests enter (the HTTP protocol), not here.
+
+    Penalties are OpenAI's (presence, frequency, over the generated text) and llama.cpp's (`repetition_penalty`, over the
+    last `penalty_window` tokens of prompt and generated text). `temperature` 0 is greedy.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    penalty_window: int = 64
+    seed: int | None = None
+    max_tokens: int | None = None
+    """Tokens to generate at most; None means until the end of the context."""
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+
+
+class ToolCall(Struct, frozen=True, kw_only=True):
+    """One complete call that the model made. `arguments` is JSON text, as in OpenAI's API."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+class ChatMessage(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One message of a conversation, text only; `tool_calls` of an assistant, `tool_call_id` and `name` of a tool."""
+
+    role: str
+    content: str | None = None
+    name: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+
+
+class GenerateRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A request to a replica. Exactly one of `messages`, `prompt` and `token_ids` is given.
+
+    `resume` holds the token ids that an earlier replica already sent for this request: the engine goes on after them
+    and emits only what is new, with usage counted as if it had generated them itself.
+    """
+
+    id: str
+    messages: tuple[ChatMessage, ...] | None = None
+    prompt: str | None = None
+    token_ids: tuple[int, ...] | None = None
+    tools: tuple[dict[str, Any], ...] = ()
+    """OpenAI tool objects, `{"type": "function", "function": {...}}`, for the chat template."""
+    parse_tool_calls: bool = False
+    """Whether tool calls in the output become `Delta.tool_calls` instead of text."""
+    template_kwargs: dict[str, Any] = {}
+    sampling: SamplingParams = SamplingParams()
+    resume: tuple[int, ...] = ()
+
+
+class FinishReason(StrEnum):
+    STOP = "stop"
+    LENGTH = "length"
+    TOOL_CALLS = "tool_calls"
+    ABORT = "abort"
+
+
+class Usage(Struct, frozen=True, array_like=True):
+    """Tokens of one request. `cached_tokens` of the prompt were found in the KV cache."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+
+
+class Delta(Struct, frozen=True, array_like=True):
+    """What one engine step adds to one request.
+
+    `text` is whole UTF-8 characters and may be empty (a held back stop string or partial character). `token_ids` are
+    always given: they are what another replica resumes from. The last delta of a request has a `finish_reason` and
+    `usage`, or an `error`.
+    """
+
+    id: str
+    text: str = ""
+    token_ids: tuple[int, ...] = ()
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    error: ErrorInfo | None = None
+
+    @property
+    def last(self) -> bool:
+        return self.finish_reason is not None or self.error is not None
+
+
+class EngineStats(Struct, frozen=True, kw_only=True):
+    """Load of one replica, sent along with its frames. `tokens_per_second` is over the last few seconds."""
+
+    running: int = 0
+    waiting: int = 0
+    kv_used: int = 0
+    kv_total: int = 0
+    tokens_per_second: float = 0.0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class ModelInfo(Struct, frozen=True, kw_only=True):
+    """What a loaded model turned out to be."""
+
+    context_length: int
+    vocab_size: int
+    abilities: tuple[str, ...]
+    """From `chat`, `generate`, `tools`, `embed`, `rerank`, ..."""
+    parameters: int = 0
+    memory_bytes: int = 0
+    architecture: str = ""
+
+
+class ModelSpec(Struct, frozen=True, kw_only=True):
+    """A model that somebody wants to run: one row of the controller's desired state."""
+
+    uid: str
+    name: str
+    type: str = "LLM"
+    engine: str = "llama.cpp"
+    format: str = "ggufv2"
+    size_in_billions: str | None = None
+    quantization: str | None = None
+    path: str = ""
+    """The file or folder on the node. Empty for a model that the catalog finds on the node by name and quantization."""
+    replica: int = 1
+    n_gpu: int | None = None
+    context_length: int | None = None
+    """Tokens a sequence may hold; None lets the engine choose."""
+    max_sequences: int | None = None
+    """Sequences in one decode batch; None lets the engine choose."""
+    memory_bytes: int = 0
+    """Forecast for one replica, 0 where unknown; placement reserves it."""
+    created: float = 0.0
+    owner: str = ""
+    engine_options: dict[str, Any] = {}
+
+
+class ReplicaState(StrEnum):
+    PLACING = "placing"
+    DOWNLOADING = "downloading"
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"
+    FAILED = "failed"
+
+
+class Replica(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A replica as it is: one row of the controller's actual state.
+
+    `address` is `host:port` of its link listener and `token` opens it; both are empty before it listens.
+    """
+
+    id: str
+    uid: str
+    node: str = ""
+    state: ReplicaState = ReplicaState.PLACING
+    address: str = ""
+    token: str = ""
+    pid: int = 0
+    progress: float = 0.0
+    message: str = ""
+    error: ErrorInfo | None = None
+    restarts: int = 0
+    info: ModelInfo | None = None
+
+
+class ModelEvent(Struct, frozen=True, kw_only=True):
+    """Something that happened to a model, for people: `type` is INFO, WARNING or ERROR; `time` is unix seconds."""
+
+    type: str
+    time: float
+    content: str
+
+
+class ModelStatus(Struct, frozen=True, kw_only=True):
+    """A model as the controller reports it: what is wanted, what is, and what happened."""
+
+    spec: ModelSpec
+    replicas: tuple[Replica, ...] = ()
+    events: tuple[ModelEvent, ...] = ()
+
+    @property
+    def state(self) -> ReplicaState:
+        """The best state any replica is in: one ready replica makes a ready model."""
+        states = {replica.state for replica in self.replicas}
+        order = ("ready", "loading", "downloading", "placing", "failed", "draining")
+        return next((ReplicaState(s) for s in order if s in states), ReplicaState.PLACING)
+
+    @property
+    def error(self) -> ErrorInfo | None:
+        return next((replica.error for replica in self.replicas if replica.error is not None), None)
