@@ -132,6 +132,23 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     architecture: str = ""
 
 
+class LaunchRequest(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The body of a launch, in Xinference's names. One of `model_name` and `model_path` is needed."""
+
+    model_name: str | None = None
+    model_path: str | None = None
+    model_uid: str | None = None
+    model_type: str = "LLM"
+    model_engine: str | None = None
+    model_format: str | None = None
+    model_size_in_billions: int | float | str | None = None
+    quantization: str | None = None
+    replica: int = 1
+    n_gpu: int | str | None = "auto"
+    context_length: int | None = None
+    max_sequences: int | None = None
+
+
 class ModelSpec(Struct, frozen=True, kw_only=True):
     """A model that somebody wants to run: one row of the controller's desired state."""
 
