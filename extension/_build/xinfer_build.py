@@ -4,6 +4,7 @@ The extension's own build requirements (jupyter-builder, and Node.js as a wheel 
 its assets are stale: an sdist carries fresh ones, so installing from it needs no Node.js.
 """
 
+import shutil
 from typing import Any
 
 import labextension_assets
@@ -36,6 +37,8 @@ def get_requires_for_build_sdist(config_settings: Any = None) -> list[str]:
 
 def build_wheel(wheel_directory: str, config_settings: Any = None, metadata_directory: str | None = None) -> str:
     _build_assets()
+    # setuptools packs whatever an earlier build left here, modules that no longer exist included.
+    shutil.rmtree("build/lib", ignore_errors=True)
     return build_meta.build_wheel(wheel_directory, config_settings, metadata_directory)
 
 
