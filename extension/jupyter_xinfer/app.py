@@ -1,0 +1,138 @@
+"""The Jupyter server extension: its options, its routes, its start and its end."""
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+from jupyter_server.extension.application import ExtensionApp
+from jupyter_server.serverapp import ServerApp
+from jupyter_server.utils import url_path_join
+from traitlets import Bool, Float, List, Unicode, default
+
+from jupyter_xinfer.auth.runtime_key import RuntimeKey
+from jupyter_xinfer.banner import banner
+from jupyter_xinfer.handlers.routes import routes
+from jupyter_xinfer.metrics import Metrics
+from jupyter_xinfer.service import Service, ServiceConfig
+from xinfer_runtime.cluster.credentials import TlsCredentials
+from xinfer_runtime.errors import Conflict, XinferError
+from xinfer_runtime.messages import LaunchRequest
+
+EVENT_SCHEMA = Path(__file__).parent / "events" / "model-state.yaml"
+EVENT_SCHEMA_ID = "https://jupyter-xinfer.dev/events/model-state"
+# Jupyter gives extensions no time limit of their own when it shuts down.
+STOP_TIMEOUT = 20.0
+
+
+class XinferApp(ExtensionApp):
+    """jupyter-xinfer: OpenAI-compatible endpoints and model management on the Jupyter server."""
+
+    name = "jupyter_xinfer"
+    extension_url = "/v1/models"
+    load_other_extensions = True
+
+    home = Unicode(help="Folder for state and logs. Default: $XINFER_HOME, or ~/.xinfer.").tag(config=True)
+    scheduler_address = Unicode(
+        "", help="Address (tls://host:port) of a Dask scheduler to use. Empty: a local cluster, started when needed."
+    ).tag(config=True)
+    tls_ca_file = Unicode("", help="PEM file of the CA of the cluster at scheduler_address.").tag(config=True)
+    tls_cert_file = Unicode("", help="PEM file with this server's certificate for that cluster.").tag(config=True)
+    tls_key_file = Unicode("", help="PEM file with the key of tls_cert_file.").tag(config=True)
+    launch = List(Unicode(), help="Names of models to launch when the server starts.").tag(config=True)
+    launch_timeout = Float(3600.0, help="Seconds a launch may take before it is given up.").tag(config=True)
+    public_url = Unicode(
+        "", help="URL under which kernels and clients on other machines reach this server. Default: its own."
+    ).tag(config=True)
+    keep_alive_while_loaded = Bool(
+        True, help="Whether a running model keeps ServerApp.shutdown_no_activity_timeout from ending the server."
+    ).tag(config=True)
+
+    service: Service
+    runtime_key: RuntimeKey
+
+    @default("home")
+    def _default_home(self) -> str:
+        return os.environ.get("XINFER_HOME") or str(Path.home() / ".xinfer")
+
+    def initialize_settings(self) -> None:
+        home = Path(self.home).expanduser().absolute()
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.serverapp.event_logger.register_event_schema(EVENT_SCHEMA)
+        self.runtime_key = RuntimeKey()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        config = ServiceConfig(
+            home=home,
+            base_url=self.serverapp.base_url,
+            scheduler=self.scheduler_address or None,
+            credentials=self._credentials(),
+            launch_timeout=self.launch_timeout,
+        )
+        self.service = Service(config, Metrics(), self.runtime_key, self._emit, self.log)
+        # Jupyter's idle shutdown looks at every setting with this ending; JupyterHub's culler at the newest of them.
+        self.settings["xinfer_last_activity"] = self.service.last_activity
+        self.service.on_activity(lambda now: self.serverapp.web_app.settings.update(xinfer_last_activity=now))
+
+    def initialize_handlers(self) -> None:
+        self.handlers.extend(routes(self.service))
+
+    async def _start_jupyter_server_extension(self, serverapp: ServerApp) -> None:
+        """Runs on the loop with all other extensions' starts, so everything slow goes into tasks."""
+        url = self.url
+        # Kernels inherit the environment. The key itself stays in the file: people print os.environ into notebooks.
+        os.environ["XINFER_BASE_URL"] = url
+        os.environ["XINFER_RUNTIME_FILE"] = str(self.runtime_key.path)
+        self.runtime_key.write(url)
+        task = self.service.start()
+        if task is not None:
+            self._keep(task)
+        for name in self.launch:
+            self._keep(asyncio.create_task(self._launch_at_start(name), name=f"xinfer-launch-{name}"))
+
+    async def stop_extension(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.runtime_key.remove()
+        try:
+            await asyncio.wait_for(self.service.stop(), STOP_TIMEOUT)
+        except TimeoutError:
+            self.log.error("jupyter-xinfer did not stop within %s s; what is left ends with this process", STOP_TIMEOUT)
+
+    def current_activity(self) -> dict[str, Any] | None:
+        """Read by Jupyter's idle shutdown: something truthy keeps the server alive."""
+        running = [model["id"] for model in self.service.describe_all()]
+        return {"models": running} if running and self.keep_alive_while_loaded else None
+
+    @property
+    def url(self) -> str:
+        """This server's URL, up to and including its base URL."""
+        if self.public_url:
+            return self.public_url.rstrip("/") + "/"
+        return url_path_join(self.serverapp.connection_url.split("?")[0], "/")
+
+    async def _launch_at_start(self, name: str) -> None:
+        self.log.info("Launching the model %s ...", name)
+        try:
+            uid = await self.service.launch(LaunchRequest(model_name=name), wait_ready=True)
+        except Conflict:
+            uid = name
+            await self.service.wait_ready(uid)
+        except XinferError as error:
+            self.log.error("The model %s was not launched: %s", name, error)
+            return
+        print(banner(uid, self.url, self.serverapp.identity_provider.token or self.runtime_key.key), flush=True)
+
+    def _emit(self, data: dict[str, str]) -> None:
+        self.serverapp.event_logger.emit(schema_id=EVENT_SCHEMA_ID, data=data)
+
+    def _keep(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _credentials(self) -> TlsCredentials | None:
+        files = (self.tls_ca_file, self.tls_cert_file, self.tls_key_file)
+        if not self.scheduler_address or not all(files):
+            return None
+        ca, cert, key = (Path(file).expanduser().read_text() for file in files)
+        return TlsCredentials(ca=ca, cert=cert, key=key)

@@ -1,0 +1,104 @@
+"""Managing models: list, launch, describe, watch, terminate."""
+
+import asyncio
+import re
+
+import msgspec
+
+from jupyter_xinfer.handlers.base import XinferHandler, endpoint
+from jupyter_xinfer.handlers.event_stream import EventStream
+from jupyter_xinfer.protocol.decoding import decode
+from jupyter_xinfer.protocol.model_objects import event_objects, progress_object, registration_object
+from xinfer_runtime.catalog.families import families
+from xinfer_runtime.errors import InvalidRequest, ModelNotFound
+from xinfer_runtime.messages import LaunchRequest, ReplicaState
+
+_FINAL = (ReplicaState.READY, ReplicaState.FAILED)
+
+
+class ModelsHandler(XinferHandler):
+    @endpoint
+    async def get(self) -> None:
+        self.reply({"object": "list", "data": self.service.describe_all()})
+
+    @endpoint
+    async def post(self) -> None:
+        request = decode(self.request.body, LaunchRequest)
+        # Xinference's sync client sends "False", its async client "false".
+        wait_ready = self._flag("wait_ready", default=True)
+        uid = await self.service.launch(request, wait_ready=wait_ready)
+        self.reply({"model_uid": uid})
+
+    def _flag(self, name: str, *, default: bool) -> bool:
+        text = self.get_query_argument(name, str(default)).lower()
+        if text not in ("true", "false", "1", "0"):
+            raise InvalidRequest(f"`{name}` must be true or false, not {text!r}.", param=name)
+        return text in ("true", "1")
+
+
+class ModelHandler(XinferHandler):
+    @endpoint
+    async def get(self, uid: str) -> None:
+        self.reply(self.service.describe(uid))
+
+    @endpoint
+    async def delete(self, uid: str) -> None:
+        await self.service.terminate(uid)
+        self.reply(None)
+
+
+class ModelProgressHandler(XinferHandler):
+    @endpoint
+    async def get(self, uid: str) -> None:
+        self.reply(progress_object(self.service.status(uid)))
+
+
+class ModelEventsHandler(XinferHandler):
+    """What happened to a model; as a stream, the model itself at every change until it is ready, failed or gone."""
+
+    @endpoint
+    async def get(self, uid: str) -> None:
+        if "text/event-stream" not in self.request.headers.get("Accept", ""):
+            self.reply(event_objects(self.service.status(uid)))
+            return
+        await self._stream(uid)
+
+    async def _stream(self, uid: str) -> None:
+        changed = asyncio.Event()
+        unsubscribe = self.service.subscribe(lambda name: changed.set() if name == uid else None)
+        try:
+            self.service.status(uid)
+            async with EventStream(self) as events:
+                while True:
+                    changed.clear()
+                    try:
+                        status = self.service.status(uid)
+                    except ModelNotFound:
+                        break
+                    await events.send(msgspec.json.encode(self.service.describe(uid)))
+                    if status.state in _FINAL:
+                        break
+                    await changed.wait()
+                await events.done()
+        finally:
+            unsubscribe()
+
+
+class RegistrationsHandler(XinferHandler):
+    """The models that can be launched by name."""
+
+    @endpoint
+    async def get(self, model_type: str) -> None:
+        self.reply([registration_object(family) for family in families() if _same(family.type, model_type)])
+
+
+def _same(a: str, b: str) -> bool:
+    return re.sub(r"\W", "", a).lower() == re.sub(r"\W", "", b).lower()
+
+
+class InfoHandler(XinferHandler):
+    """What the side panel asks first: version, cluster, dashboard."""
+
+    @endpoint
+    async def get(self) -> None:
+        self.reply(self.service.info())

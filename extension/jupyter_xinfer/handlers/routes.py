@@ -1,0 +1,39 @@
+"""Every route of the extension, in one place. Patterns are joined to Jupyter's base URL by the extension app."""
+
+from typing import Any
+
+from jupyter_xinfer.handlers.base import UnknownRoute
+from jupyter_xinfer.handlers.dashboard import DashboardHandler, DashboardSocketHandler
+from jupyter_xinfer.handlers.health import HealthHandler
+from jupyter_xinfer.handlers.models import (
+    InfoHandler,
+    ModelEventsHandler,
+    ModelHandler,
+    ModelProgressHandler,
+    ModelsHandler,
+    RegistrationsHandler,
+)
+from jupyter_xinfer.handlers.openai import ChatHandler, CompletionHandler
+from jupyter_xinfer.service import Service
+
+_UID = r"([A-Za-z0-9._-]+)"
+
+
+def routes(service: Service) -> list[tuple[str, type[Any], dict[str, Any]]]:
+    """(pattern, handler, arguments) of each route; the first that matches answers."""
+    patterns: list[tuple[str, type[Any]]] = [
+        (r"/health", HealthHandler),
+        (r"/v1/chat/completions", ChatHandler),
+        (r"/v1/completions", CompletionHandler),
+        (r"/v1/models", ModelsHandler),
+        (rf"/v1/models/{_UID}", ModelHandler),
+        (rf"/v1/models/{_UID}/progress", ModelProgressHandler),
+        (rf"/v1/models/{_UID}/events", ModelEventsHandler),
+        (rf"/v1/model_registrations/{_UID}", RegistrationsHandler),
+        (r"/xinfer/info", InfoHandler),
+        (r"/xinfer/dask/(.*/ws)", DashboardSocketHandler),
+        (r"/xinfer/dask/(.*)", DashboardHandler),
+        (r"/v1/(.*)", UnknownRoute),
+        (r"/xinfer/(.*)", UnknownRoute),
+    ]
+    return [(pattern, handler, {"service": service}) for pattern, handler in patterns]

@@ -1,0 +1,1 @@
+"""HTTP bodies: what callers may send, checked field by field, and what they get back."""

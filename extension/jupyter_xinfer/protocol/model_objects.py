@@ -1,0 +1,111 @@
+"""Models as the management API shows them: Xinference's names, OpenAI's list form, and our live figures."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from xinfer_runtime.catalog.families import Family
+from xinfer_runtime.messages import EngineStats, ModelStatus, Replica
+
+NO_STATS = EngineStats()
+
+
+def model_object(status: ModelStatus, stats: Mapping[str, EngineStats]) -> dict[str, Any]:
+    """One item of `GET /v1/models`. `stats` maps replica ids to the load last heard from them."""
+    spec = status.spec
+    info = next((replica.info for replica in status.replicas if replica.info is not None), None)
+    replicas = [_replica_object(replica, stats.get(replica.id, NO_STATS)) for replica in status.replicas]
+    return {
+        "id": spec.uid,
+        "object": "model",
+        "created": int(spec.created),
+        "owned_by": "jupyter-xinfer",
+        "model_uid": spec.uid,
+        "model_name": spec.name,
+        "model_type": spec.type,
+        "model_engine": spec.engine,
+        "model_format": spec.format,
+        "model_size_in_billions": spec.size_in_billions,
+        "quantization": spec.quantization,
+        "context_length": info.context_length if info is not None else spec.context_length,
+        "model_ability": list(info.abilities) if info is not None else [],
+        "model_path": spec.path or None,
+        "replica": spec.replica,
+        "n_gpu": spec.n_gpu,
+        "state": status.state,
+        "progress": progress_of(status),
+        "message": status.error.message if status.error is not None else "",
+        "memory_bytes": info.memory_bytes if info is not None and info.memory_bytes else spec.memory_bytes,
+        "replicas": replicas,
+        "running": sum(replica["running"] for replica in replicas),
+        "waiting": sum(replica["waiting"] for replica in replicas),
+        "tokens_per_second": round(sum(replica["tokens_per_second"] for replica in replicas), 1),
+    }
+
+
+def progress_object(status: ModelStatus) -> dict[str, Any]:
+    """The body of `GET /v1/models/{uid}/progress`."""
+    return {
+        "progress": progress_of(status),
+        "stage": status.state,
+        "state": status.state,
+        "message": status.error.message if status.error is not None else "",
+        "download_files": [],
+        "replicas": [
+            {"replica_id": replica.id, "progress": replica.progress, "stage": replica.message or replica.state}
+            for replica in status.replicas
+        ],
+    }
+
+
+def event_objects(status: ModelStatus) -> list[dict[str, Any]]:
+    """The body of `GET /v1/models/{uid}/events`, oldest first."""
+    return [
+        {"event_type": event.type, "event_ts": event.time, "event_content": event.content} for event in status.events
+    ]
+
+
+def registration_object(family: Family) -> dict[str, Any]:
+    """One item of `GET /v1/model_registrations/{type}`."""
+    return {
+        "model_name": family.name,
+        "is_builtin": True,
+        "model_type": family.type,
+        "model_description": family.description,
+        "model_lang": list(family.languages),
+        "context_length": family.context_length,
+        "model_ability": list(family.abilities),
+        "model_specs": [
+            {
+                "model_format": spec.format,
+                "model_size_in_billions": spec.size_in_billions,
+                "quantizations": list(spec.quantizations),
+            }
+            for spec in family.specs
+        ],
+    }
+
+
+def progress_of(status: ModelStatus) -> float:
+    """From 0 to 1, over all replicas that are wanted."""
+    if not status.replicas:
+        return 0.0
+    done = sum(1.0 if replica.state == "ready" else replica.progress for replica in status.replicas)
+    return round(min(done / max(len(status.replicas), status.spec.replica), 1.0), 3)
+
+
+def _replica_object(replica: Replica, stats: EngineStats) -> dict[str, Any]:
+    return {
+        "replica_id": replica.id,
+        "node": replica.node,
+        "address": replica.address,
+        "pid": replica.pid,
+        "state": replica.state,
+        "progress": replica.progress,
+        "message": replica.error.message if replica.error is not None else replica.message,
+        "restarts": replica.restarts,
+        "running": stats.running,
+        "waiting": stats.waiting,
+        "tokens_per_second": stats.tokens_per_second,
+        "kv_used": stats.kv_used,
+        "kv_total": stats.kv_total,
+    }

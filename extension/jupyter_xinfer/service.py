@@ -1,0 +1,212 @@
+"""What the handlers ask: the models of the cluster, launched, described, used and ended.
+
+One `Service` per Jupyter server. It owns the way to the cluster and the router; it decides nothing about placement or
+scheduling, which are the controller's and the engine's.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jupyter_xinfer.auth.runtime_key import RuntimeKey
+from jupyter_xinfer.cluster_access import ClusterAccess
+from jupyter_xinfer.metrics import Metrics
+from jupyter_xinfer.protocol.model_objects import model_object
+from xinfer_runtime import __version__
+from xinfer_runtime.catalog.resolve import resolve
+from xinfer_runtime.cluster.credentials import TlsCredentials
+from xinfer_runtime.cluster.session import ClusterSession
+from xinfer_runtime.errors import EngineError, ModelNotFound, Unavailable, from_info
+from xinfer_runtime.messages import Delta, GenerateRequest, LaunchRequest, ModelStatus, ReplicaState
+from xinfer_runtime.routing.router import Router
+
+Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
+
+
+@dataclass(frozen=True)
+class ServiceConfig:
+    """What an administrator sets. `scheduler` None means a local cluster of this server's own."""
+
+    home: Path
+    base_url: str
+    scheduler: str | None = None
+    credentials: TlsCredentials | None = None
+    launch_timeout: float = 3600.0
+
+
+class Service:
+    def __init__(
+        self,
+        config: ServiceConfig,
+        metrics: Metrics,
+        runtime_key: RuntimeKey,
+        emit: Callable[[dict[str, str]], None],
+        log: Log,
+    ) -> None:
+        self.config = config
+        self.metrics = metrics
+        self.runtime_key = runtime_key
+        self.last_activity = datetime.now(UTC)
+        self._log = log
+        self._emit = emit
+        self._router: Router | None = None
+        self._subscribers: set[Callable[[str], None]] = set()
+        self._activity: Callable[[datetime], None] = lambda _: None
+        self._stopping = False
+        self.cluster = ClusterAccess(config.home, config.scheduler, config.credentials, self._cluster_changed, log)
+        self.cluster.on_session(self._use_session)
+        metrics.watch_load(self._load)
+
+    # -- models ----------------------------------------------------------------------------------------------------
+
+    async def launch(self, request: LaunchRequest, *, wait_ready: bool) -> str:
+        """Launch a model and return its uid; with `wait_ready`, when it is ready or with the reason why not."""
+        self._refuse_while_stopping()
+        spec = resolve(request)
+        session = await self.cluster.open()
+        await session.launch(spec)
+        if wait_ready:
+            await self.wait_ready(spec.uid)
+        return spec.uid
+
+    async def wait_ready(self, uid: str) -> None:
+        """Return when the model is ready; raise, and end it, when it fails."""
+
+        def settled(status: ModelStatus | None) -> bool:
+            return status is None or status.state in (ReplicaState.READY, ReplicaState.FAILED)
+
+        session = await self.cluster.open()
+        status = await session.wait_until(uid, settled, self.config.launch_timeout)
+        if status is None:
+            raise ModelNotFound(f"The model {uid!r} was terminated while it was being launched.", param="model_uid")
+        if status.state is ReplicaState.FAILED:
+            # Whoever waits hears the reason here and now; nothing broken is left behind for them to clean up.
+            await session.terminate(uid)
+            if status.error is not None:
+                raise from_info(status.error)
+            raise EngineError(f"The model {uid!r} failed to start; the log of its replica has the details.")
+
+    async def terminate(self, uid: str) -> None:
+        self.status(uid)
+        session = await self.cluster.open()
+        await session.terminate(uid)
+
+    def status(self, uid: str) -> ModelStatus:
+        """The model `uid`. Raises `ModelNotFound`, naming the models there are."""
+        session = self.cluster.session
+        status = session.models.get(uid) if session is not None else None
+        if status is None:
+            running = ", ".join(sorted(session.models)) if session is not None else ""
+            there = f"Running models: {running}." if running else "No model is running."
+            raise ModelNotFound(f"No model {uid!r} is running. {there} Launch one first.", param="model")
+        return status
+
+    def describe(self, uid: str) -> dict[str, Any]:
+        status = self.status(uid)
+        return model_object(status, self._router.stats(uid) if self._router is not None else {})
+
+    def describe_all(self) -> list[dict[str, Any]]:
+        session = self.cluster.session
+        return [self.describe(uid) for uid in sorted(session.models)] if session is not None else []
+
+    async def generate(self, uid: str, request: GenerateRequest) -> AsyncGenerator[Delta]:
+        """The deltas of one request; closing the generator aborts it in the engine."""
+        self._refuse_while_stopping()
+        self.status(uid)
+        if self._router is None:
+            raise Unavailable("The service is not connected to its cluster; try again in a moment.")
+        async with aclosing(self._router.generate(uid, request)) as deltas:
+            async for delta in deltas:
+                yield delta
+
+    def info(self) -> dict[str, Any]:
+        """The body of `GET /xinfer/info`."""
+        cluster = self.cluster
+        path = f"{self.config.base_url}xinfer/dask/status" if cluster.dashboard is not None else None
+        return {
+            "version": __version__,
+            "base_url": self.config.base_url,
+            "cluster": {"state": cluster.state, "scheduler": cluster.scheduler, "message": cluster.message},
+            "dashboard": path,
+        }
+
+    def subscribe(self, callback: Callable[[str], None]) -> Callable[[], None]:
+        """Call `callback(uid)` at every change of a model, until the returned function is called."""
+        self._subscribers.add(callback)
+        return lambda: self._subscribers.discard(callback)
+
+    def note_activity(self) -> None:
+        """Traffic counts as activity for Jupyter's and JupyterHub's idle shutdown."""
+        self.last_activity = datetime.now(UTC)
+        self._activity(self.last_activity)
+
+    def on_activity(self, callback: Callable[[datetime], None]) -> None:
+        """Call `callback` with the time of each request."""
+        self._activity = callback
+
+    # -- life cycle --------------------------------------------------------------------------------------------------
+
+    def start(self) -> "asyncio.Task[object] | None":
+        """Bring back what ran before, in the background. Returns the task, or None when there is nothing to do."""
+        if self.config.scheduler is None and not has_desired_models(self.config.home):
+            return None
+        return asyncio.create_task(self._open_in_background(), name="xinfer-start")
+
+    async def stop(self) -> None:
+        """Refuse new work, then end the router, the session and the local cluster."""
+        self._stopping = True
+        if self._router is not None:
+            await self._router.close()
+            self._router = None
+        await self.cluster.close()
+        self.metrics.close()
+
+    async def _open_in_background(self) -> None:
+        try:
+            await self.cluster.open()
+        except Unavailable as error:
+            self._log.warning("jupyter-xinfer: %s", error)
+
+    def _refuse_while_stopping(self) -> None:
+        if self._stopping:
+            raise Unavailable("The server is shutting down.")
+
+    def _use_session(self, session: ClusterSession) -> None:
+        if self._router is not None:
+            asyncio.get_running_loop().create_task(self._router.close())
+        self._router = Router(session)
+        session.subscribe(self._model_changed)
+        for uid in list(session.models):
+            self._model_changed(uid)
+
+    def _model_changed(self, uid: str) -> None:
+        session = self.cluster.session
+        status = session.models.get(uid) if session is not None else None
+        if status is None:
+            self._emit({"action": "removed", "model_uid": uid, "state": "terminated"})
+        else:
+            self._emit({"action": "state", "model_uid": uid, "state": status.state})
+        for callback in tuple(self._subscribers):
+            callback(uid)
+
+    def _cluster_changed(self) -> None:
+        self._emit({"action": "cluster", "model_uid": "", "state": self.cluster.state})
+
+    def _load(self) -> dict[str, tuple[int, int]]:
+        """Running and waiting requests by model, for the metrics."""
+        session, router = self.cluster.session, self._router
+        if session is None or router is None:
+            return {}
+        stats = {uid: router.stats(uid).values() for uid in session.models}
+        return {uid: (sum(s.running for s in each), sum(s.waiting for s in each)) for uid, each in stats.items()}
+
+
+def has_desired_models(home: Path) -> bool:
+    """Whether a local cluster below `home` has models to bring back."""
+    path = home / "cluster" / "desired.json"
+    return path.exists() and b'"uid"' in path.read_bytes()

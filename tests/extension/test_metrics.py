@@ -1,0 +1,85 @@
+"""The Prometheus series of the gateway."""
+
+from collections.abc import AsyncGenerator
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from jupyter_xinfer.metrics import UNKNOWN_MODEL, Metrics
+from xinfer_runtime.errors import EngineError, ModelNotFound
+from xinfer_runtime.messages import Delta, FinishReason, Usage
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def metrics(registry: CollectorRegistry) -> Metrics:
+    return Metrics(registry)
+
+
+async def _two_steps() -> AsyncGenerator[Delta]:
+    yield Delta("id", "a", (1,))
+    yield Delta("id", "b", (2,), FinishReason.STOP, Usage(7, 2))
+
+
+async def test_a_finished_request_counts_its_tokens_and_times_the_first(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    with metrics.request("m", "chat") as watch:
+        async for _ in watch.observe(_two_steps()):
+            pass
+
+    labels = {"model": "m"}
+    assert registry.get_sample_value("xinfer_requests_total", {**labels, "endpoint": "chat", "outcome": "stop"}) == 1
+    assert registry.get_sample_value("xinfer_prompt_tokens_total", labels) == 7
+    assert registry.get_sample_value("xinfer_completion_tokens_total", labels) == 2
+    assert registry.get_sample_value("xinfer_time_to_first_token_seconds_count", labels) == 1
+
+
+async def test_a_request_left_half_way_counts_as_cancelled_with_the_tokens_it_had(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    with metrics.request("m", "chat") as watch:
+        deltas = watch.observe(_two_steps())
+        await anext(deltas)
+        await deltas.aclose()
+
+    labels = {"model": "m", "endpoint": "chat", "outcome": "cancelled"}
+    assert registry.get_sample_value("xinfer_requests_total", labels) == 1
+    assert registry.get_sample_value("xinfer_completion_tokens_total", {"model": "m"}) == 1
+
+
+def test_an_error_counts_under_its_code(metrics: Metrics, registry: CollectorRegistry) -> None:
+    with pytest.raises(EngineError), metrics.request("m", "chat"):
+        raise EngineError("broken")
+
+    labels = {"model": "m", "endpoint": "chat", "outcome": "engine_error"}
+    assert registry.get_sample_value("xinfer_requests_total", labels) == 1
+
+
+def test_the_name_of_an_unknown_model_never_becomes_a_label(metrics: Metrics, registry: CollectorRegistry) -> None:
+    with pytest.raises(ModelNotFound), metrics.request("attacker-chosen", "chat"):
+        raise ModelNotFound("no such model")
+
+    assert b"attacker-chosen" not in generate_latest(registry)
+    labels = {"model": UNKNOWN_MODEL, "endpoint": "chat", "outcome": "model_not_found"}
+    assert registry.get_sample_value("xinfer_requests_total", labels) == 1
+
+
+def test_running_and_waiting_are_read_at_the_scrape(metrics: Metrics, registry: CollectorRegistry) -> None:
+    load = {"m": (3, 1)}
+    metrics.watch_load(lambda: load)
+    assert registry.get_sample_value("xinfer_requests_running", {"model": "m"}) == 3
+
+    load["m"] = (0, 0)
+    assert registry.get_sample_value("xinfer_requests_running", {"model": "m"}) == 0
+
+
+def test_a_second_instance_can_follow_a_closed_one(registry: CollectorRegistry) -> None:
+    Metrics(registry).close()
+    Metrics(registry).close()
+
+    assert generate_latest(registry) == b""

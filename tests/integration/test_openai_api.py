@@ -1,0 +1,166 @@
+"""The unmodified openai client against a real server, cluster and model."""
+
+import json
+from typing import Any
+
+import openai
+import pytest
+from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
+
+CAPITAL: list[ChatCompletionMessageParam] = [{"role": "user", "content": "What is the capital of France?"}]
+WEATHER: ChatCompletionToolParam = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Get the weather in a city",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+STORY: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Tell me a story."}]
+
+
+@pytest.fixture(scope="module")
+def client(xinfer_server: Any) -> Any:
+    with openai.OpenAI(base_url=f"{xinfer_server.url}v1", api_key=xinfer_server.token, max_retries=0) as client:
+        yield client
+
+
+def test_models_are_listed_and_retrieved(client: openai.OpenAI) -> None:
+    assert "xinfer-demo" in [model.id for model in client.models.list()]
+    assert client.models.retrieve("xinfer-demo").owned_by == "jupyter-xinfer"
+
+
+def test_a_question_gets_its_answer(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(model="xinfer-demo", messages=CAPITAL, temperature=0)
+
+    assert "Paris" in (answer.choices[0].message.content or "")
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens > 0
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+
+
+def test_a_stream_says_the_same_as_a_whole_answer(client: openai.OpenAI) -> None:
+    whole = client.chat.completions.create(model="xinfer-demo", messages=CAPITAL, temperature=0)
+    stream = client.chat.completions.create(
+        model="xinfer-demo",
+        messages=CAPITAL,
+        temperature=0,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    chunks = list(stream)
+
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert text == whole.choices[0].message.content
+    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
+    assert chunks[-1].usage == whole.usage
+
+
+def test_max_tokens_ends_with_length(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(model="xinfer-demo", messages=STORY, max_tokens=3, temperature=0)
+
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 3
+
+
+def test_a_stop_string_ends_the_answer_and_is_not_in_it(client: openai.OpenAI) -> None:
+    whole = client.chat.completions.create(model="xinfer-demo", messages=CAPITAL, temperature=0)
+    text = whole.choices[0].message.content or ""
+    stop = text[5:8]
+
+    cut = client.chat.completions.create(model="xinfer-demo", messages=CAPITAL, temperature=0, stop=stop)
+
+    assert cut.choices[0].message.content == text[: text.index(stop)]
+    assert cut.choices[0].finish_reason == "stop"
+
+
+def test_a_seed_repeats_a_sampled_answer(client: openai.OpenAI) -> None:
+    def story(seed: int) -> str | None:
+        answer = client.chat.completions.create(
+            model="xinfer-demo", messages=STORY, seed=seed, temperature=1.5, max_tokens=40
+        )
+        return answer.choices[0].message.content
+
+    assert story(1) == story(1)
+    assert len({story(seed) for seed in range(4)}) > 1
+
+
+def test_a_tool_is_called_and_its_result_used(client: openai.OpenAI) -> None:
+    messages: list[ChatCompletionMessageParam] = [{"role": "user", "content": "What is the weather in Rome?"}]
+    first = client.chat.completions.create(model="xinfer-demo", messages=messages, tools=[WEATHER], temperature=0)
+
+    assert first.choices[0].finish_reason == "tool_calls"
+    [call] = first.choices[0].message.tool_calls or []
+    assert call.type == "function"
+    assert call.function.name == "get_weather"
+    assert json.loads(call.function.arguments) == {"city": "Rome"}
+
+    messages += [
+        {"role": "assistant", "tool_calls": [call.model_dump()]},  # type: ignore[list-item, misc]
+        {"role": "tool", "tool_call_id": call.id, "content": '{"weather": "sunny", "temperature": 21}'},
+    ]
+    second = client.chat.completions.create(model="xinfer-demo", messages=messages, tools=[WEATHER], temperature=0)
+
+    assert second.choices[0].finish_reason == "stop"
+    assert "sunny" in (second.choices[0].message.content or "")
+
+
+def test_a_text_completion_continues_the_prompt(client: openai.OpenAI) -> None:
+    prompt = "<|im_start|>user\nHello!<|im_end|>\n<|im_start|>assistant\n"
+    answer = client.completions.create(model="xinfer-demo", prompt=prompt, max_tokens=8, temperature=0)
+    streamed = client.completions.create(
+        model="xinfer-demo", prompt=prompt, max_tokens=8, temperature=0, stream=True
+    )
+
+    assert answer.choices[0].text
+    assert "".join(chunk.choices[0].text for chunk in streamed) == answer.choices[0].text
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "param", "fields"),
+    [
+        (openai.NotFoundError, 404, "model", {"model": "no-such-model"}),
+        (openai.BadRequestError, 400, "temperature", {"temperature": 9}),
+        (openai.BadRequestError, 400, "messages[0].content", {"messages": [{"role": "user", "content": 7}]}),
+        (openai.BadRequestError, 400, "stop", {"stop": [""]}),
+        (openai.BadRequestError, 400, "bogus", {"extra_body": {"bogus": 1}}),
+    ],
+)
+def test_bad_input_names_the_field(
+    client: openai.OpenAI, error: type[openai.APIStatusError], status: int, param: str, fields: dict[str, Any]
+) -> None:
+    with pytest.raises(error) as refused:
+        client.chat.completions.create(**{"model": "xinfer-demo", "messages": CAPITAL, **fields})
+
+    assert refused.value.status_code == status
+    assert refused.value.body["param"] == param  # type: ignore[index, call-overload]
+
+
+def test_malformed_json_is_a_400(xinfer_server: Any) -> None:
+    with xinfer_server.client() as http:
+        answer = http.post("v1/chat/completions", content=b'{"model": ')
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_a_prompt_longer_than_the_context_is_refused_with_both_numbers(client: openai.OpenAI) -> None:
+    context = client.models.retrieve("xinfer-demo").model_dump()["context_length"]
+
+    with pytest.raises(openai.BadRequestError, match=str(context)) as refused:
+        client.chat.completions.create(
+            model="xinfer-demo", messages=[{"role": "user", "content": "word " * 4 * context}]
+        )
+
+    assert refused.value.code == "context_length_exceeded"
+
+
+def test_bad_requests_leave_the_others_alone(client: openai.OpenAI) -> None:
+    stream = client.chat.completions.create(model="xinfer-demo", messages=STORY, stream=True, temperature=0)
+    next(stream)
+    with pytest.raises(openai.BadRequestError):
+        client.chat.completions.create(model="xinfer-demo", messages=[{"role": "user", "content": "x " * 9000}])
+
+    assert [chunk.choices[0].finish_reason for chunk in stream if chunk.choices][-1] == "stop"
