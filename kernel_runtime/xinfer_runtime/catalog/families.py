@@ -1,0 +1,38 @@
+"""The model families that can be launched by name. Every one of them can really be launched."""
+
+from functools import cache
+from importlib import resources
+
+import msgspec
+from msgspec import Struct
+
+
+class FamilySpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One format and size of a family. `quantizations` maps each label to the packaged file."""
+
+    format: str
+    size_in_billions: str
+    quantizations: dict[str, str]
+
+
+class Family(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A model by name. The context length is in the file, and is read from there."""
+
+    name: str
+    description: str
+    abilities: tuple[str, ...]
+    languages: tuple[str, ...]
+    specs: tuple[FamilySpec, ...]
+    type: str = "LLM"
+
+
+@cache
+def families() -> tuple[Family, ...]:
+    """All families, in the order in which to show them."""
+    raw = resources.files(__package__).joinpath("families.json").read_bytes()
+    return msgspec.json.decode(raw, type=tuple[Family, ...])
+
+
+def find_family(name: str) -> Family | None:
+    """The family of that name, in any case."""
+    return next((family for family in families() if family.name.lower() == name.lower()), None)

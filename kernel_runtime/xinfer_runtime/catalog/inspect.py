@@ -1,0 +1,41 @@
+"""What a node finds out about a model before it is placed. Reads a file's header, so it runs in a thread on the
+node.
+"""
+
+import msgspec
+
+from xinfer_runtime.catalog.forecast import forecast
+from xinfer_runtime.catalog.gguf_file import read_gguf
+from xinfer_runtime.catalog.locate import locate
+from xinfer_runtime.engines.llama_cpp import sizing
+from xinfer_runtime.errors import InvalidRequest
+from xinfer_runtime.messages import ModelSpec
+
+
+def inspect(spec: ModelSpec) -> ModelSpec:
+    """`spec` with path, quantization, size, context length and memory filled in from the file on this node.
+
+    Raises ModelFileError for a file that is missing or broken, InvalidRequest for a context the model cannot have.
+    """
+    path = locate(spec)
+    file = read_gguf(path)
+    if spec.context_length is not None and file.context_length and spec.context_length > file.context_length:
+        raise InvalidRequest(
+            f"context_length {spec.context_length}: {spec.name} was trained for {file.context_length} tokens at most",
+            param="context_length",
+        )
+    size = sizing.choose(file.cache_shape, file.context_length, spec.context_length, spec.max_sequences)
+    return msgspec.structs.replace(
+        spec,
+        path=str(path),
+        quantization=spec.quantization or file.quantization or None,
+        size_in_billions=spec.size_in_billions or _billions(file.parameters),
+        context_length=size.context_length,
+        max_sequences=size.max_sequences,
+        memory_bytes=forecast(file, spec.context_length, spec.max_sequences).total,
+    )
+
+
+def _billions(parameters: int) -> str:
+    """Parameters as Xinference labels sizes: two significant digits of billions, "_" for the point."""
+    return f"{float(f'{parameters / 1e9:.2g}'):f}".rstrip("0").rstrip(".").replace(".", "_")

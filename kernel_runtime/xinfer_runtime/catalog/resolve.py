@@ -1,0 +1,180 @@
+"""From a launch request to a ModelSpec. Pure: runs in the gateway and touches no file, since files are on the nodes."""
+
+import difflib
+import re
+from pathlib import PurePath
+
+from xinfer_runtime.catalog.families import Family, FamilySpec, families, find_family
+from xinfer_runtime.engines.registry import ENGINES, canonical_name
+from xinfer_runtime.errors import InvalidRequest, ModelNotFound
+from xinfer_runtime.messages import LaunchRequest, ModelSpec
+
+MAX_REPLICAS = 1024
+MAX_GPUS = 64
+MAX_SEQUENCES = 256
+MAX_CONTEXT_LENGTH = 1 << 24
+
+RESERVED_UIDS = frozenset({"instances", "events", "prompts", "families", "vllm-supported"})
+"""Words that stand where a uid stands in the paths of the management API."""
+
+_UID = re.compile(r"[A-Za-z0-9._-]{1,100}")
+_REPLICA_SUFFIX = re.compile(r"-rep\d+\Z")
+_GGUF = "ggufv2"
+
+
+def resolve(request: LaunchRequest) -> ModelSpec:
+    """The model that the request asks for.
+
+    Raises ModelNotFound for an unknown name, InvalidRequest for anything else that cannot be; `param` names the field.
+    """
+    if request.model_type.upper() != "LLM":
+        raise InvalidRequest(f"model_type {request.model_type!r}: only LLM can be served", param="model_type")
+    engine = ENGINES[0] if request.model_engine is None else canonical_name(request.model_engine)
+    name, path = _name_and_path(request)
+    spec = _spec_of_family(request, _family(name)) if path is None else _spec_of_path(request, name, path)
+    return ModelSpec(
+        uid=check_uid(request.model_uid if request.model_uid is not None else _uid_from(spec.name)),
+        name=spec.name,
+        engine=engine,
+        format=spec.format,
+        size_in_billions=spec.size_in_billions,
+        quantization=spec.quantization,
+        path=spec.path,
+        replica=_bounded("replica", request.replica, 1, MAX_REPLICAS),
+        n_gpu=_gpus(request.n_gpu),
+        context_length=_optional("context_length", request.context_length, MAX_CONTEXT_LENGTH),
+        max_sequences=_optional("max_sequences", request.max_sequences, MAX_SEQUENCES),
+    )
+
+
+def check_uid(uid: str) -> str:
+    """`uid` if it may be one. Raises InvalidRequest saying why not."""
+    if not _UID.fullmatch(uid):
+        raise InvalidRequest(
+            f"model_uid {uid[:120]!r}: use 1 to 100 letters, digits, dots, dashes and underscores", param="model_uid"
+        )
+    if _REPLICA_SUFFIX.search(uid):
+        raise InvalidRequest(f"model_uid {uid!r}: an ending such as -rep0 names a replica", param="model_uid")
+    if uid in RESERVED_UIDS or not uid.strip("."):
+        raise InvalidRequest(f"model_uid {uid!r} is a word of the API's paths; choose another", param="model_uid")
+    return uid
+
+
+def _name_and_path(request: LaunchRequest) -> tuple[str, str | None]:
+    name, path = request.model_name, request.model_path
+    if not path and name and name.lower().endswith(".gguf"):
+        name, path = None, name
+    if path is not None and path != "":
+        if "\0" in path:
+            raise InvalidRequest("model_path: not a path", param="model_path")
+        return name or PurePath(path.replace("\\", "/")).stem, path
+    if not name:
+        raise InvalidRequest("One of model_name and model_path is needed", param="model_name")
+    return name, None
+
+
+def _family(name: str) -> Family:
+    family = find_family(name)
+    if family is not None:
+        return family
+    names = {each.name.lower(): each.name for each in families()}
+    near = [names[key] for key in difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.4)] or list(
+        names.values()
+    )
+    raise ModelNotFound(
+        f"Unknown model {name[:120]!r}. Nearest: {', '.join(near)}. A GGUF file is launched with model_path.",
+        param="model_name",
+    )
+
+
+def _spec_of_path(request: LaunchRequest, name: str, path: str) -> ModelSpec:
+    if not path.lower().endswith(".gguf"):
+        raise InvalidRequest(f"model_path {path!r}: a .gguf file is needed", param="model_path")
+    if request.model_format is not None and request.model_format.lower() != _GGUF:
+        raise InvalidRequest(f"model_format {request.model_format!r}: a .gguf file is {_GGUF}", param="model_format")
+    # Quantization and size are in the file; what the caller says of them is filled in where the file is.
+    size = request.model_size_in_billions
+    return ModelSpec(
+        uid="",
+        name=name,
+        format=_GGUF,
+        path=path,
+        quantization=request.quantization,
+        size_in_billions=None if size is None else _size_label(size),
+    )
+
+
+def _spec_of_family(request: LaunchRequest, family: Family) -> ModelSpec:
+    spec = _choose_spec(request, family)
+    return ModelSpec(
+        uid="",
+        name=family.name,
+        format=spec.format,
+        size_in_billions=spec.size_in_billions,
+        quantization=_choose_quantization(request.quantization, family, spec),
+    )
+
+
+def _choose_spec(request: LaunchRequest, family: Family) -> FamilySpec:
+    specs = list(family.specs)
+    if request.model_format is not None:
+        specs = [spec for spec in specs if spec.format == request.model_format.lower()]
+        if not specs:
+            there = ", ".join(dict.fromkeys(spec.format for spec in family.specs))
+            raise InvalidRequest(
+                f"{family.name} has no model_format {request.model_format!r}; there is {there}", param="model_format"
+            )
+    if request.model_size_in_billions is not None:
+        wanted = _size_label(request.model_size_in_billions)
+        there = ", ".join(dict.fromkeys(spec.size_in_billions for spec in specs))
+        specs = [spec for spec in specs if spec.size_in_billions == wanted]
+        if not specs:
+            raise InvalidRequest(
+                f"{family.name} has no model_size_in_billions {request.model_size_in_billions!r}; there is {there}",
+                param="model_size_in_billions",
+            )
+    return specs[0]
+
+
+def _choose_quantization(wanted: str | None, family: Family, spec: FamilySpec) -> str:
+    labels = list(spec.quantizations)
+    if wanted is None or wanted.lower() == "none":
+        return labels[0]
+    for label in labels:
+        if label.lower() == wanted.lower():
+            return label
+    raise InvalidRequest(
+        f"{family.name} has no quantization {wanted!r}; there is {', '.join(labels)}", param="quantization"
+    )
+
+
+def _size_label(size: int | float | str) -> str:
+    """Sizes as Xinference writes them: 7, 1.8 and "1_8" alike give "7" and "1_8"."""
+    text = f"{size:g}" if isinstance(size, int | float) else size.strip()
+    return text.replace(".", "_")
+
+
+def _uid_from(name: str) -> str:
+    """A uid out of a name or a file's stem: what a uid cannot hold becomes a dash."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-")[:100]
+
+
+def _bounded(param: str, value: int, low: int, high: int) -> int:
+    if isinstance(value, bool) or not low <= value <= high:
+        raise InvalidRequest(f"{param} must be a whole number from {low} to {high}, not {value!r}", param=param)
+    return value
+
+
+def _optional(param: str, value: int | None, high: int) -> int | None:
+    return None if value is None else _bounded(param, value, 1, high)
+
+
+def _gpus(value: int | str | None) -> int | None:
+    """ "auto" leaves the choice to the engine; None is Xinference's way to say: no GPU."""
+    if value is None:
+        return 0
+    if isinstance(value, str):
+        if value.lower() == "auto":
+            return None
+        raise InvalidRequest(f'n_gpu must be "auto", null or a number, not {value!r}', param="n_gpu")
+    return _bounded("n_gpu", value, 0, MAX_GPUS)

@@ -1,0 +1,1 @@
+"""Chat templates and the parsers of what models write: engine-neutral."""

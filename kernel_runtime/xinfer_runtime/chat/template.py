@@ -1,0 +1,169 @@
+"""A model's own chat template: Jinja from the model file, which is hostile data, rendered in a sandbox.
+
+Templates follow the conventions of Hugging Face's `apply_chat_template`: the variables `messages`, `tools`,
+`add_generation_prompt`, `bos_token` and `eos_token`, the functions `raise_exception` and `strftime_now`, loop controls,
+and a `tojson` that does not escape for HTML.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import jinja2
+from jinja2.exceptions import SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from xinfer_runtime.errors import InvalidRequest
+from xinfer_runtime.messages import ChatMessage
+
+_MAX_RENDERED = 16 << 20
+_MAX_REPEATED = 1 << 20
+_MAX_SECONDS = 5.0
+_RESERVED = frozenset({"messages", "tools", "bos_token", "eos_token"})
+
+
+class TemplateRefusedError(Exception):
+    """The template itself said, through `raise_exception`, that it cannot render these messages."""
+
+
+class ChatTemplate:
+    """A compiled template. Raises InvalidRequest when `source` is no template."""
+
+    def __init__(self, source: str, bos_token: str = "", eos_token: str = "") -> None:
+        self._environment = _Environment()
+        try:
+            self._template = self._environment.from_string(source)
+        except (jinja2.TemplateError, RecursionError) as error:
+            raise InvalidRequest(f"The chat template in the model file does not compile: {error}") from error
+        self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
+        self.takes_tools = "tools" in source
+
+    def render(
+        self,
+        messages: Sequence[ChatMessage],
+        tools: Sequence[Mapping[str, Any]] = (),
+        options: Mapping[str, Any] | None = None,
+        protect: Callable[[str], str] = str,
+    ) -> str:
+        """The prompt for `messages`. `protect` is applied to every string that comes from the request.
+
+        Raises InvalidRequest when the template does not accept the messages or fails on them.
+        """
+        options = dict(options or {})
+        if taken := _RESERVED & options.keys():
+            raise InvalidRequest(f"template_kwargs cannot set {', '.join(sorted(taken))}", param="template_kwargs")
+        variables = {
+            "add_generation_prompt": True,
+            **_protected(options, protect),
+            "messages": [_protected(_as_template_message(message), protect) for message in messages],
+            "tools": [_protected(tool, protect) for tool in tools] or None,
+            **self._tokens,
+        }
+        try:
+            return self._collect(variables)
+        except TemplateRefusedError as error:
+            raise InvalidRequest(
+                f"The model's chat template refused the messages: {error}", param="messages"
+            ) from error
+        except Exception as error:  # A template can raise anything; that is the request's failure, not the engine's.
+            reason = f"{type(error).__name__}: {error}"
+            raise InvalidRequest(
+                f"The model's chat template failed on these messages: {reason}", param="messages"
+            ) from error
+
+    def _collect(self, variables: dict[str, Any]) -> str:
+        self._environment.start_clock()
+        parts: list[str] = []
+        length = 0
+        for part in self._template.generate(variables):
+            parts.append(part)
+            length += len(part)
+            if length > _MAX_RENDERED:
+                raise SecurityError(f"the template produced more than {_MAX_RENDERED} characters")
+        return "".join(parts)
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """Jinja's sandbox, and limits on what a template can make large or long.
+
+    The clock is looked at whenever the template calls something, so a loop that does nothing at all is not caught.
+    """
+
+    intercepted_binops = frozenset({"*", "**"})
+
+    def __init__(self) -> None:
+        super().__init__(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"], undefined=jinja2.Undefined
+        )
+        self.filters["tojson"] = _tojson
+        self.globals["raise_exception"] = _raise_exception
+        self.globals["strftime_now"] = _strftime_now
+        self._deadline = 0.0
+
+    def start_clock(self) -> None:
+        self._deadline = time.monotonic() + _MAX_SECONDS
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        if time.monotonic() > self._deadline:
+            raise SecurityError(f"the template ran for more than {_MAX_SECONDS:g} s")
+        return super().call(*args, **kwargs)
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        if operator == "**" and not (abs(left) < 1 << 32 and abs(right) <= 64):
+            raise SecurityError("the template raises numbers to large powers")
+        if operator == "*":
+            for sized, factor in ((left, right), (right, left)):
+                if isinstance(sized, str | list | tuple) and len(sized) * factor > _MAX_REPEATED:
+                    raise SecurityError(f"the template repeats something to more than {_MAX_REPEATED} items")
+        return super().call_binop(context, operator, left, right)
+
+
+def _as_template_message(message: ChatMessage) -> dict[str, Any]:
+    """A message in the shape that templates expect: empty content instead of none, arguments as an object."""
+    shaped: dict[str, Any] = {"role": message.role, "content": message.content or ""}
+    if message.name is not None:
+        shaped["name"] = message.name
+    if message.tool_call_id is not None:
+        shaped["tool_call_id"] = message.tool_call_id
+    if message.tool_calls:
+        shaped["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": _arguments(call.arguments)},
+            }
+            for call in message.tool_calls
+        ]
+    return shaped
+
+
+def _arguments(text: str) -> Any:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return value if isinstance(value, dict) else text
+
+
+def _protected(value: Any, protect: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return protect(value)
+    if isinstance(value, Mapping):
+        return {_protected(key, protect): _protected(item, protect) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_protected(item, protect) for item in value]
+    return value
+
+
+def _tojson(value: Any, indent: int | None = None, ensure_ascii: bool = False, sort_keys: bool = False) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, sort_keys=sort_keys)
+
+
+def _raise_exception(message: str) -> None:
+    raise TemplateRefusedError(message)
+
+
+def _strftime_now(pattern: str) -> str:
+    return datetime.now().strftime(pattern)

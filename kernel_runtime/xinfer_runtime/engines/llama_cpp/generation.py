@@ -1,0 +1,93 @@
+"""One request from token to text: sampling state, detokenisation, stop strings, tool calls, the end, and usage.
+
+No I/O and no llama.cpp objects: the engine gives it tokens and sends what it returns.
+"""
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from xinfer_runtime.chat.tool_calls import ToolCallParser
+from xinfer_runtime.engines.llama_cpp.detokenize import Detokenizer
+from xinfer_runtime.engines.llama_cpp.sampler import Sampler
+from xinfer_runtime.engines.llama_cpp.stop import StopMatcher
+from xinfer_runtime.messages import Delta, FinishReason, GenerateRequest, ToolCall, Usage
+
+
+@dataclass(frozen=True)
+class TokenFacts:
+    """What a generation has to know of the vocabulary and the context."""
+
+    piece: Callable[[int], bytes]
+    end_of_generation: frozenset[int]
+    context_length: int
+
+
+class Generation:
+    """The state of one request after its prompt became `prompt` tokens (fewer than the context holds)."""
+
+    def __init__(self, request: GenerateRequest, prompt: Sequence[int], facts: TokenFacts) -> None:
+        sampling = request.sampling
+        self.request_id = request.id
+        self.prompt_tokens = len(prompt)
+        self.completion_tokens = 0
+        self.finish_reason: FinishReason | None = None
+        seed = sampling.seed if sampling.seed is not None else secrets.randbits(64)
+        self.sampler = Sampler(sampling, seed, prompt)
+        room = facts.context_length - len(prompt)
+        self._limit = room if sampling.max_tokens is None else min(sampling.max_tokens, room)
+        self._facts = facts
+        self._ends = frozenset() if sampling.ignore_eos else facts.end_of_generation
+        self._detokenizer = Detokenizer()
+        self._stop = StopMatcher(sampling.stop)
+        self._parser = ToolCallParser() if request.parse_tool_calls else None
+        if self._limit <= 0:
+            self.finish_reason = FinishReason.LENGTH
+
+    def replay(self, tokens: Sequence[int]) -> None:
+        """Take over a request whose `tokens` another replica already sent; what they said is not said again."""
+        for token in tokens:
+            if self.finish_reason is not None:
+                return
+            self.accept(token)
+
+    def accept(self, token: int) -> Delta:
+        """A token was generated. Returns what to send; sets `finish_reason` when it was the last."""
+        self.completion_tokens += 1
+        self.sampler.accept(token)
+        text = ""
+        if token in self._ends:
+            self.finish_reason = FinishReason.STOP
+        else:
+            text = self._stop.push(self._detokenizer.push(self._facts.piece(token)))
+            if self._stop.stopped:
+                self.finish_reason = FinishReason.STOP
+            elif self.completion_tokens >= self._limit:
+                self.finish_reason = FinishReason.LENGTH
+        return self._delta(text, (token,))
+
+    def end(self) -> Delta:
+        """The delta of a request that needs no token: nothing was asked for, or all of it was sent before."""
+        return self._delta("", ())
+
+    def _delta(self, text: str, token_ids: tuple[int, ...]) -> Delta:
+        calls: tuple[ToolCall, ...] = ()
+        last = self.finish_reason is not None
+        if last and not self._stop.stopped:
+            text += self._stop.push(self._detokenizer.finish())
+            text += self._stop.finish()
+        if self._parser is not None:
+            text, calls = self._parser.push(text)
+            if last:
+                tail, more = self._parser.finish()
+                text, calls = text + tail, calls + more
+                if self._parser.calls and self.finish_reason is FinishReason.STOP:
+                    self.finish_reason = FinishReason.TOOL_CALLS
+        return Delta(
+            id=self.request_id,
+            text=text,
+            token_ids=token_ids,
+            finish_reason=self.finish_reason,
+            usage=Usage(self.prompt_tokens, self.completion_tokens) if last else None,
+            tool_calls=calls,
+        )

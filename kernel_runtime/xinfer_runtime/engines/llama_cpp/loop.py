@@ -1,0 +1,175 @@
+"""The engine loop: the one thread that touches llama.cpp, one forward pass over all running sequences per step."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+
+from xinfer_runtime.engines.llama_cpp.generation import Generation
+from xinfer_runtime.engines.llama_cpp.model import DECODED, NO_CELLS, Chunk, Context
+from xinfer_runtime.engines.llama_cpp.sampler import sample
+from xinfer_runtime.engines.llama_cpp.scheduler import Limits, Scheduler, Step, TokenSequence
+from xinfer_runtime.engines.llama_cpp.throughput import Throughput
+from xinfer_runtime.errors import EngineError
+from xinfer_runtime.messages import Delta, EngineStats
+
+logger = logging.getLogger(__name__)
+
+Outcome = tuple[int, Delta]
+"""A delta and the ticket of the request that it is for."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Run a request: `tokens` are its prompt and what it resumes from."""
+
+    ticket: int
+    generation: Generation
+    tokens: list[int]
+    singly_from: int | None
+
+
+@dataclass(frozen=True)
+class Abort:
+    """Drop a request."""
+
+    ticket: int
+
+
+@dataclass(frozen=True)
+class Stop:
+    """End the loop."""
+
+
+Command = Start | Abort | Stop
+
+
+class EngineLoop:
+    """Takes commands from a queue, runs steps while there is work, sleeps on the queue while there is none.
+
+    `publish` gets the outcomes of a step, on this thread. `counts` is replaced, never changed, so any thread may
+    read it.
+    """
+
+    def __init__(
+        self, context: Context, limits: Limits, commands: SimpleQueue[Command], publish: Callable[[list[Outcome]], None]
+    ) -> None:
+        self._context = context
+        self._limits = limits
+        self._commands = commands
+        self._publish = publish
+        self._scheduler = Scheduler(limits)
+        self._generations: dict[int, Generation] = {}
+        self._outcomes: list[Outcome] = []
+        self._prompt_tokens = 0
+        self._completion_tokens = 0
+        self.throughput = Throughput()
+        self.counts = EngineStats(kv_total=limits.cells)
+
+    def run(self) -> None:
+        """Work until a Stop command comes."""
+        while self._obey():
+            try:
+                self._step()
+            except Exception as error:  # Whatever it was, it must not end the loop: later requests are not to blame.
+                logger.exception("A step of the llama.cpp engine failed")
+                self._start_over(f"{type(error).__name__}: {error}")
+            self._count()
+            # After the counts, so that whoever sees a request end also sees its slot free.
+            if self._outcomes:
+                self._publish(self._outcomes)
+                self._outcomes = []
+
+    def _obey(self) -> bool:
+        """Carry out the commands that have come; wait for one when there is nothing else to do."""
+        while True:
+            try:
+                command = self._commands.get(block=self._scheduler.idle)
+            except Empty:
+                return True
+            if isinstance(command, Stop):
+                return False
+            if isinstance(command, Abort):
+                self._generations.pop(command.ticket, None)
+                self._scheduler.remove(command.ticket)
+            else:
+                self._generations[command.ticket] = command.generation
+                self._prompt_tokens += command.generation.prompt_tokens
+                self._scheduler.add(TokenSequence(command.ticket, command.tokens, command.singly_from))
+            self._count()
+
+    def _step(self) -> None:
+        step = self._scheduler.plan()
+        for slot in step.freed:
+            self._context.forget(slot)
+        if not step.work:
+            return
+        code = self._context.decode(
+            [
+                Chunk(
+                    work.sequence.slot,
+                    work.start,
+                    work.sequence.tokens[work.start : work.start + work.count],
+                    work.samples,
+                )
+                for work in step.work
+            ]
+        )
+        if code == DECODED:
+            self._scheduler.computed(step)
+            self._sample(step)
+        elif code != NO_CELLS:
+            self._fail([work.sequence.key for work in step.work], f"llama.cpp could not compute a batch (code {code})")
+        elif not self._scheduler.shed():
+            self._fail(
+                [step.work[0].sequence.key], "the KV cache has no room for the request, though nothing else runs"
+            )
+
+    def _sample(self, step: Step) -> None:
+        keys = [work.sequence.key for work in step.work if work.samples]
+        if not keys:
+            return
+        generations = [self._generations[key] for key in keys]
+        tokens = sample(self._context.logits(len(keys)), [generation.sampler for generation in generations])
+        broken: list[int] = []
+        for key, generation, token in zip(keys, generations, tokens, strict=True):
+            if token is None:
+                broken.append(key)
+                continue
+            self._outcomes.append((key, generation.accept(token)))
+            if generation.finish_reason is None:
+                self._scheduler.append(key, token)
+            else:
+                self._drop(key)
+        self._completion_tokens += len(keys) - len(broken)
+        self.throughput.count(len(keys) - len(broken))
+        if broken:
+            self._fail(broken, "the model computed values that are not numbers")
+
+    def _drop(self, key: int) -> None:
+        del self._generations[key]
+        self._scheduler.remove(key)
+
+    def _fail(self, keys: Sequence[int], reason: str) -> None:
+        """End these requests with an error. Their cells are freed before the next step."""
+        logger.error("%d request(s) failed: %s", len(keys), reason)
+        info = EngineError(f"The engine failed on this request: {reason}").info
+        for key in keys:
+            self._outcomes.append((key, Delta(id=self._generations[key].request_id, error=info)))
+            self._drop(key)
+
+    def _start_over(self, reason: str) -> None:
+        """End all requests with an error and go on empty."""
+        self._fail(list(self._generations), reason)
+        self._scheduler = Scheduler(self._limits)
+        self._context.forget_all()
+
+    def _count(self) -> None:
+        self.counts = EngineStats(
+            running=self._scheduler.running,
+            waiting=self._scheduler.waiting,
+            kv_used=self._scheduler.cells_used,
+            kv_total=self._limits.cells,
+            prompt_tokens=self._prompt_tokens,
+            completion_tokens=self._completion_tokens,
+        )

@@ -1,0 +1,194 @@
+"""A typed surface over the part of llama.cpp's C API that the engine uses: load, decode, logits, KV cells, free.
+
+Everything here belongs to one thread, except the `Vocabulary`. Nothing here decides anything.
+"""
+
+import ctypes
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+import numpy as np
+from numpy.typing import NDArray
+
+from xinfer_runtime.engines.llama_cpp import native_log
+from xinfer_runtime.engines.llama_cpp.vocabulary import Vocabulary
+from xinfer_runtime.errors import Cancelled, EngineError, InvalidRequest, ModelFileError
+
+DECODED = 0
+NO_CELLS = 1
+
+_BUFFER_LINE = re.compile(r"buffer size\s*=\s*([0-9.]+) MiB")
+
+
+def supports_gpu() -> bool:
+    """Whether this build of llama.cpp can put layers on a GPU."""
+    return bool(llama_cpp.llama_supports_gpu_offload())
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A loaded GGUF without a context: handle and facts."""
+
+    handle: int
+    vocabulary: Vocabulary
+    trained_context: int
+    parameters: int
+    bytes: int
+    architecture: str
+    bos_text: str
+    eos_text: str
+
+    def chat_template(self, variant: str | None = None) -> str | None:
+        """The Jinja source in the file, `variant` such as `tool_use`, or None."""
+        name = variant.encode() if variant else None
+        raw: bytes | None = llama_cpp.llama_model_chat_template(self.handle, name)
+        return raw.decode("utf-8", errors="replace") if raw else None
+
+    def free(self) -> None:
+        llama_cpp.llama_model_free(self.handle)
+
+
+def load_weights(path: Path, gpu_layers: int, proceed: Callable[[float], bool]) -> Weights:
+    """Load the GGUF at `path`. `proceed` gets the fraction done and may return False to stop.
+
+    Raises ModelFileError with llama.cpp's reason, Cancelled when `proceed` said so, InvalidRequest for a model that
+    does not generate text.
+    """
+    native_log.install()
+    native_log.clear()
+    llama_cpp.llama_backend_init()
+    params = llama_cpp.llama_model_default_params()
+    params.n_gpu_layers = gpu_layers
+    stopped = False
+
+    def report(fraction: float, _user_data: object) -> bool:
+        nonlocal stopped
+        stopped = stopped or not proceed(float(fraction))
+        return not stopped
+
+    callback = llama_cpp.llama_progress_callback(report)
+    params.progress_callback = callback
+    handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+    if not handle:
+        if stopped:
+            raise Cancelled(f"Loading {path} was cancelled")
+        reason = native_log.errors() or "no reason was given"
+        raise ModelFileError(f"llama.cpp could not load {path}: {reason}", param="model_path")
+    if llama_cpp.llama_model_has_encoder(handle) or not llama_cpp.llama_model_has_decoder(handle):
+        llama_cpp.llama_model_free(handle)
+        raise InvalidRequest(f"{path} is an encoder; this engine serves models that generate text", param="model_path")
+    vocabulary = Vocabulary(handle)
+    return Weights(
+        handle=handle,
+        vocabulary=vocabulary,
+        trained_context=llama_cpp.llama_model_n_ctx_train(handle),
+        parameters=llama_cpp.llama_model_n_params(handle),
+        bytes=llama_cpp.llama_model_size(handle),
+        architecture=_metadata(handle, "general.architecture"),
+        bos_text=vocabulary.text(vocabulary.bos),
+        eos_text=vocabulary.text(vocabulary.eos),
+    )
+
+
+def _metadata(handle: int, key: str) -> str:
+    buffer = ctypes.create_string_buffer(256)
+    length = llama_cpp.llama_model_meta_val_str(handle, key.encode(), buffer, len(buffer))
+    return buffer.value.decode("utf-8", errors="replace") if length >= 0 else ""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Consecutive tokens of one sequence in a batch: `tokens[i]` is at position `start + i` of sequence `slot`."""
+
+    slot: int
+    start: int
+    tokens: Sequence[int]
+    wants_logits: bool
+    """Whether the logits after the last token are needed."""
+
+
+class Context:
+    """A KV cache over some weights, and the forward pass. Belongs to one thread."""
+
+    def __init__(self, weights: Weights, cells: int, max_sequences: int, token_budget: int, threads: int) -> None:
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = cells
+        params.n_batch = params.n_ubatch = token_budget
+        params.n_seq_max = max_sequences
+        # One row of logits per sequence: the default keeps room for a row per token, 300 MB with a large vocabulary.
+        params.n_outputs_max = max_sequences
+        params.n_threads = params.n_threads_batch = threads
+        params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO
+        params.kv_unified = True
+        handle = llama_cpp.llama_init_from_model(weights.handle, params)
+        if not handle:
+            reason = native_log.errors() or "no reason was given"
+            raise EngineError(f"llama.cpp could not make a context of {cells} tokens: {reason}")
+        self._handle: int = handle
+        self._memory = llama_cpp.llama_get_memory(handle)
+        self._vocab_size = weights.vocabulary.size
+        self.cells: int = llama_cpp.llama_n_ctx(handle)
+        self.memory_bytes = _allocated()
+
+        self._token = np.zeros(token_budget, dtype=np.int32)
+        self._position = np.zeros(token_budget, dtype=np.int32)
+        self._slot = np.zeros(token_budget, dtype=np.int32)
+        self._slot_count = np.ones(token_budget, dtype=np.int32)
+        self._wants_logits = np.zeros(token_budget, dtype=np.int8)
+        address, stride = self._slot.ctypes.data, self._slot.itemsize
+        self._slot_pointers = np.array([address + i * stride for i in range(token_budget)], dtype=np.uintp)
+        self._batch = self._batch_over_arrays()
+
+    def _batch_over_arrays(self) -> Any:
+        int32_pointer = ctypes.POINTER(ctypes.c_int32)
+        batch: Any = llama_cpp.llama_batch()
+        batch.n_tokens = 0
+        batch.token = self._token.ctypes.data_as(int32_pointer)
+        batch.pos = self._position.ctypes.data_as(int32_pointer)
+        batch.n_seq_id = self._slot_count.ctypes.data_as(int32_pointer)
+        batch.seq_id = self._slot_pointers.ctypes.data_as(ctypes.POINTER(int32_pointer))
+        batch.logits = self._wants_logits.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
+        return batch
+
+    def decode(self, chunks: Sequence[Chunk]) -> int:
+        """One forward pass over the chunks. Returns DECODED, NO_CELLS (nothing changed), or llama.cpp's error code."""
+        count = 0
+        self._wants_logits[:] = 0
+        for chunk in chunks:
+            end = count + len(chunk.tokens)
+            self._token[count:end] = chunk.tokens
+            self._position[count:end] = range(chunk.start, chunk.start + len(chunk.tokens))
+            self._slot[count:end] = chunk.slot
+            self._wants_logits[end - 1] = chunk.wants_logits
+            count = end
+        self._batch.n_tokens = count
+        return int(llama_cpp.llama_decode(self._handle, self._batch))
+
+    def logits(self, rows: int) -> NDArray[np.float32]:
+        """Logits of the last pass, shape (rows, vocabulary): a row per chunk that wanted them, in their order.
+
+        A view of llama.cpp's buffer: valid, and writable, until the next pass.
+        """
+        pointer = llama_cpp.llama_get_logits(self._handle)
+        return np.ctypeslib.as_array(pointer, shape=(rows, self._vocab_size))
+
+    def forget(self, slot: int) -> None:
+        """Free every cell of a sequence."""
+        llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1)
+
+    def forget_all(self) -> None:
+        """Free every cell."""
+        llama_cpp.llama_memory_clear(self._memory, True)
+
+    def free(self) -> None:
+        llama_cpp.llama_free(self._handle)
+
+
+def _allocated() -> int:
+    """Bytes of the buffers that llama.cpp reported since the load began: weights, KV cache, compute, outputs."""
+    sizes = (_BUFFER_LINE.search(line) for line in native_log.lines())
+    return int(sum(float(found[1]) for found in sizes if found) * (1 << 20))

@@ -1,0 +1,35 @@
+"""The engine's own settings: `engine_options` of a launch."""
+
+import msgspec
+
+from xinfer_runtime.engines.llama_cpp.sizing import DEFAULT_TOKEN_BUDGET
+from xinfer_runtime.errors import InvalidRequest
+from xinfer_runtime.messages import ModelSpec
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings that only this engine has. None lets the engine choose."""
+
+    threads: int | None = None
+    """CPU threads; by default the cores that the process may use."""
+    kv_cells: int | None = None
+    """Tokens in the KV cache, all sequences together; see `sizing`."""
+    token_budget: int = DEFAULT_TOKEN_BUDGET
+    """Tokens in one forward pass. Smaller makes prompts slower and disturbs running answers less."""
+    exact_resume_tokens: int = 256
+    """A resumed request with at most so many tokens is recomputed as it was computed at first, one token a step, which
+    continues a greedy or seeded text exactly when nothing else runs. Longer ones are computed like a prompt: much
+    faster, and rounding may then turn a choice between equally good tokens."""
+
+    @classmethod
+    def of(cls, spec: ModelSpec) -> "Options":
+        """The options of a launch. Raises InvalidRequest for an unknown name or a value of the wrong kind."""
+        try:
+            options = msgspec.convert(spec.engine_options, cls)
+        except msgspec.ValidationError as error:
+            raise InvalidRequest(f"engine_options for llama.cpp: {error}", param="engine_options") from error
+        for name in ("threads", "kv_cells", "token_budget"):
+            value = getattr(options, name)
+            if value is not None and value < 1:
+                raise InvalidRequest(f"engine_options: {name} must be at least 1, not {value}", param="engine_options")
+        return options

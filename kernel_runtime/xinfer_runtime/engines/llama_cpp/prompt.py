@@ -1,0 +1,109 @@
+"""From a request to the token ids of its prompt."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from xinfer_runtime.chat.control_guard import ControlGuard
+from xinfer_runtime.chat.template import ChatTemplate
+from xinfer_runtime.engines.llama_cpp.vocabulary import Vocabulary
+from xinfer_runtime.errors import ContextLengthExceeded, InvalidRequest
+from xinfer_runtime.messages import GenerateRequest
+
+
+class PromptBuilder:
+    """Renders and tokenizes prompts. Safe in a thread of its own; every failure is the request's own error.
+
+    `template` is what the model file has, or the reason why there is none that works.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        template: ChatTemplate | str,
+        tool_template: ChatTemplate | None,
+        context_length: int,
+    ) -> None:
+        self._vocabulary = vocabulary
+        self._template = template
+        self._tool_template = tool_template
+        self._context_length = context_length
+        self._guard = ControlGuard(vocabulary.control_texts)
+
+    def build(self, request: GenerateRequest) -> list[int]:
+        """The prompt's token ids, at least one and fewer than the context holds.
+
+        Raises InvalidRequest, or ContextLengthExceeded with both numbers.
+        """
+        tokens = self._tokens(request)
+        total = len(tokens) + len(request.resume)
+        if not tokens:
+            # Without a token there is nothing to compute logits from: begin a text, as an empty prompt asks for.
+            start = next((t for t in (self._vocabulary.bos, self._vocabulary.eos) if t >= 0), None)
+            if start is None:
+                raise InvalidRequest("The prompt is empty, and this model has no token to begin a text with")
+            tokens = [start]
+        if len(tokens) >= self._context_length:
+            raise ContextLengthExceeded(
+                f"The prompt has {len(tokens)} tokens, and the context of this model holds {self._context_length}, "
+                "at least one of them for the answer. Shorten the prompt, or launch the model with a larger "
+                "context_length.",
+                param="messages" if request.messages is not None else "prompt",
+            )
+        if total > self._context_length:
+            raise InvalidRequest(f"resume: {total} tokens with the prompt, the context holds {self._context_length}")
+        return tokens
+
+    def _tokens(self, request: GenerateRequest) -> list[int]:
+        self._check(request.resume, "resume")
+        if request.token_ids is not None:
+            self._check(request.token_ids, "token_ids")
+            return list(request.token_ids)
+        if request.prompt is not None:
+            # The caller writes the whole prompt here, control tokens included; nobody else's turn can be forged.
+            return self._vocabulary.tokenize([request.prompt])
+        if request.messages is not None:
+            return self._chat(request)
+        raise InvalidRequest("One of messages, prompt and token_ids is needed")
+
+    def _chat(self, request: GenerateRequest) -> list[int]:
+        template = self._tool_template if request.tools and self._tool_template else self._template
+        if isinstance(template, str):
+            raise InvalidRequest(f"This model cannot chat: {template}. Use completions instead.", param="messages")
+        messages = request.messages or ()
+        shown = [
+            [m.role, m.content, m.name, m.tool_call_id, [[c.id, c.name, c.arguments] for c in m.tool_calls]]
+            for m in messages
+        ]
+        marked = self._guard.begin(_strings([shown, request.tools, request.template_kwargs]))
+        rendered = template.render(messages, request.tools, request.template_kwargs, marked.protect)
+        return self._vocabulary.tokenize(marked.segments(rendered))
+
+    def _check(self, tokens: Iterable[int], param: str) -> None:
+        for token in tokens:
+            if not 0 <= token < self._vocabulary.size:
+                raise InvalidRequest(
+                    f"{param}: {token} is no token of this model (0 to {self._vocabulary.size - 1})", param=param
+                )
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Every string in a JSON-like value, and in the JSON text of tool call arguments once it is read."""
+    if isinstance(value, str):
+        yield value
+        if "\\u" in value:  # Arguments are JSON text, in which a character can hide as an escape.
+            yield _unescaped(value)
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _strings(key)
+            yield from _strings(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _strings(item)
+
+
+def _unescaped(text: str) -> str:
+    try:
+        return json.dumps(json.loads(text), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return ""

@@ -1,0 +1,125 @@
+"""From logits to tokens: greedy rows in one vectorised step, sampled rows by inverse transform with a resumable seed.
+
+The order is llama.cpp's default: penalties, top-k, top-p, min-p, temperature. The three cuts act on the model's own
+distribution, so what counts as improbable does not depend on the temperature; that is what the settings published with
+GGUF models are tuned for. (OpenAI and vLLM apply temperature first: with temperatures above 1 they keep more tokens.)
+"""
+
+import math
+from collections import Counter, deque
+from collections.abc import Sequence
+
+import llama_cpp  # noqa: F401  (before numpy: with a CUDA build the other order crashes at every model load)
+import numpy as np
+from numpy.typing import NDArray
+
+from xinfer_runtime.engines.llama_cpp.randomness import uniform
+from xinfer_runtime.messages import SamplingParams
+
+_TOP_P_CANDIDATES = 1024
+"""Tokens sorted at first for top-p; more only when these do not have the mass."""
+
+
+class Sampler:
+    """The sampling state of one sequence: what penalties count, and how many draws were made."""
+
+    def __init__(self, params: SamplingParams, seed: int, prompt: Sequence[int]) -> None:
+        self.params = params
+        self.seed = seed
+        self.draws = 0
+        self._generated: Counter[int] = Counter()
+        window = max(params.penalty_window, 0) if params.repetition_penalty != 1.0 else 0
+        self._recent: deque[int] = deque(prompt[-window:] if window else (), maxlen=window)
+        self._penalizes = bool(window) or params.presence_penalty != 0 or params.frequency_penalty != 0
+
+    @property
+    def greedy(self) -> bool:
+        return self.params.temperature <= 0
+
+    def accept(self, token: int) -> None:
+        """A token was generated, here or by the replica that this sequence comes from."""
+        self.draws += 1
+        if self._penalizes:
+            self._generated[token] += 1
+            self._recent.append(token)
+
+    def penalize(self, logits: NDArray[np.float32]) -> None:
+        """Lower, in place, the logits (vocabulary,) of tokens that came before.
+
+        Repetition as in CTRL (Keskar et al., 2019), over the recent tokens; presence and frequency as OpenAI defines
+        them.
+        """
+        if not self._penalizes:
+            return
+        params = self.params
+        if self._recent:
+            seen = np.fromiter(set(self._recent), dtype=np.int64)
+            values = logits[seen]
+            factor = np.float32(params.repetition_penalty)
+            logits[seen] = np.where(values > 0, values / factor, values * factor)
+        if self._generated and (params.presence_penalty or params.frequency_penalty):
+            tokens = np.fromiter(self._generated.keys(), dtype=np.int64)
+            counts = np.fromiter(self._generated.values(), dtype=np.float32)
+            logits[tokens] -= params.presence_penalty + params.frequency_penalty * counts
+
+    def draw(self, logits: NDArray[np.float32]) -> int:
+        """A token from the logits (vocabulary,) after penalties."""
+        tokens, kept = _cut(logits, self.params)
+        scaled = (kept - kept.max()).astype(np.float64) / self.params.temperature
+        cumulative = np.cumsum(np.exp(scaled))
+        point = uniform(self.seed, self.draws) * cumulative[-1]
+        index = min(int(np.searchsorted(cumulative, point, side="right")), len(cumulative) - 1)
+        return index if tokens is None else int(tokens[index])
+
+
+def sample(logits: NDArray[np.float32], samplers: Sequence[Sampler]) -> list[int | None]:
+    """The next token of each row of logits (rows, vocabulary), which may be changed; None for a row of no numbers."""
+    for row, sampler in zip(logits, samplers, strict=True):
+        sampler.penalize(row)
+    best = logits.argmax(axis=1)
+    # Not-a-number wins every argmax, so looking at the winner is enough; -inf means that every token is ruled out.
+    sound = np.isfinite(logits[np.arange(len(best)), best])
+    tokens: list[int | None] = []
+    for row, sampler in enumerate(samplers):
+        if not sound[row]:
+            tokens.append(None)
+        elif sampler.greedy:
+            tokens.append(int(best[row]))
+        else:
+            tokens.append(sampler.draw(logits[row]))
+    return tokens
+
+
+def _cut(logits: NDArray[np.float32], params: SamplingParams) -> tuple[NDArray[np.int64] | None, NDArray[np.float32]]:
+    """The tokens that top-k, top-p and min-p leave, and their logits. None stands for all tokens in order."""
+    tokens: NDArray[np.int64] | None = None
+    kept = logits
+    if 0 < params.top_k < len(logits):
+        tokens = np.argpartition(logits, -params.top_k)[-params.top_k :]
+        kept = logits[tokens]
+    if params.top_p < 1.0:
+        order = _nucleus(kept, params.top_p)
+        tokens, kept = (order if tokens is None else tokens[order]), kept[order]
+    if params.min_p > 0.0:
+        # p >= min_p * p_max, said of logits, needs no probabilities.
+        strong = np.flatnonzero(kept >= kept.max() + math.log(min(params.min_p, 1.0)))
+        tokens, kept = (strong if tokens is None else tokens[strong]), kept[strong]
+    return tokens, kept
+
+
+def _nucleus(logits: NDArray[np.float32], top_p: float) -> NDArray[np.int64]:
+    """Indices of the smallest set of most probable tokens with a mass of at least `top_p`, most probable first.
+
+    Holtzman et al., The Curious Case of Neural Text Degeneration, ICLR 2020. Always at least one token.
+    """
+    weights = np.exp((logits - logits.max()).astype(np.float64))
+    wanted = top_p * weights.sum()
+    if len(weights) > _TOP_P_CANDIDATES:
+        top = np.argpartition(weights, -_TOP_P_CANDIDATES)[-_TOP_P_CANDIDATES:]
+        order = top[np.argsort(-weights[top], kind="stable")]
+        if weights[order].sum() < wanted:
+            order = np.argsort(-weights, kind="stable")
+    else:
+        order = np.argsort(-weights, kind="stable")
+    count = int(np.searchsorted(np.cumsum(weights[order]), wanted)) + 1
+    return order[:count]

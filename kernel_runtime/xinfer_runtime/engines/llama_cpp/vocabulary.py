@@ -1,0 +1,82 @@
+"""Text to tokens and tokens to bytes, with llama.cpp's tokenizer. Safe to use from several threads at once."""
+
+import ctypes
+from collections.abc import Iterable, Sequence
+
+import llama_cpp
+
+from xinfer_runtime.chat.tool_calls import MARKERS
+from xinfer_runtime.errors import EngineError
+
+_CONTROL = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
+
+
+class Vocabulary:
+    """The vocabulary of a loaded model. Must not be used after the model is freed."""
+
+    def __init__(self, model: int) -> None:
+        self._vocab = llama_cpp.llama_model_get_vocab(model)
+        self.size: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
+        self.bos: int = llama_cpp.llama_vocab_bos(self._vocab)
+        self.eos: int = llama_cpp.llama_vocab_eos(self._vocab)
+        self._prepends_bos: bool = llama_cpp.llama_vocab_get_add_bos(self._vocab) and self.bos >= 0
+        self.end_of_generation = frozenset(
+            token for token in range(self.size) if llama_cpp.llama_vocab_is_eog(self._vocab, token)
+        )
+        control = [t for t in range(self.size) if llama_cpp.llama_vocab_get_attr(self._vocab, t) & _CONTROL]
+        self.control_texts = tuple(filter(None, map(self.text, control)))
+        """The texts that become control tokens where control tokens are parsed, such as `<|im_end|>`."""
+        # Rendering hides control tokens; a model that marks tool calls with some must still show them.
+        self._visible_control = {t: self.text(t).encode() for t in control if self.text(t) in MARKERS}
+        self._pieces: dict[int, bytes] = {}
+
+    def text(self, token: int) -> str:
+        """A token as the vocabulary spells it; empty for none."""
+        if token < 0:
+            return ""
+        raw: bytes | None = llama_cpp.llama_vocab_get_text(self._vocab, token)
+        return (raw or b"").decode("utf-8", errors="replace")
+
+    def tokenize(self, segments: Iterable[str], parse_control: bool = True) -> list[int]:
+        """Tokens of the segments one after another, with BOS in front where the model wants one and it is not there
+        yet.
+
+        A control token is only recognised within one segment, which is how text can be kept from forming one.
+        """
+        tokens = [token for segment in segments for token in self._tokenize(segment, parse_control)]
+        if self._prepends_bos and tokens[:1] != [self.bos]:
+            tokens.insert(0, self.bos)
+        return tokens
+
+    def pieces(self, tokens: Sequence[int]) -> bytes:
+        """The bytes of the tokens, which need not be whole UTF-8 characters. Control tokens give nothing."""
+        return b"".join(map(self.piece, tokens))
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of one token."""
+        known = self._pieces.get(token)
+        if known is None:
+            known = self._pieces[token] = self._visible_control.get(token) or self._render(token)
+        return known
+
+    def _tokenize(self, text: str, parse_control: bool) -> list[int]:
+        # A lone surrogate cannot be text; it becomes a question mark as in any encoder that replaces.
+        raw = text.encode("utf-8", errors="replace")
+        capacity = len(raw) + 8
+        while True:
+            tokens = (ctypes.c_int32 * capacity)()
+            count: int = llama_cpp.llama_tokenize(self._vocab, raw, len(raw), tokens, capacity, False, parse_control)
+            if 0 <= count <= capacity:
+                return list(tokens[:count])
+            if count >= 0 or -count <= capacity:
+                raise EngineError(f"llama.cpp could not tokenize a text of {len(raw)} bytes")
+            capacity = -count
+
+    def _render(self, token: int) -> bytes:
+        capacity = 64
+        while True:
+            buffer = ctypes.create_string_buffer(capacity)
+            length: int = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, capacity, 0, False)
+            if length >= 0:
+                return buffer.raw[:length]
+            capacity = -length

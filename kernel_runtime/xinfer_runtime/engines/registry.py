@@ -1,0 +1,35 @@
+"""The engines there are, by name. An engine's library is imported when the engine is made, not before."""
+
+import importlib
+
+from xinfer_runtime.engines.base import Engine
+from xinfer_runtime.errors import EngineError, InvalidRequest
+
+ENGINES: tuple[str, ...] = ("llama.cpp",)
+
+
+def canonical_name(name: str) -> str:
+    """The name in ENGINES that `name` means, in any case, with `_`, `-` or `.`. Raises InvalidRequest for none."""
+    plain = name.strip().lower().replace("_", ".").replace("-", ".")
+    if plain not in ENGINES:
+        raise InvalidRequest(f"Unknown engine {name!r}; there is {', '.join(ENGINES)}", param="model_engine")
+    return plain
+
+
+def create_engine(name: str) -> Engine:
+    """A new engine, not loaded yet. Raises InvalidRequest for an unknown name, EngineError when its library is
+    missing.
+    """
+    if canonical_name(name) == "llama.cpp":
+        try:
+            # Before numpy: with a CUDA build the other order crashes at every model load.
+            importlib.import_module("llama_cpp")
+        except ImportError as error:
+            raise EngineError(
+                f"The llama.cpp engine needs llama-cpp-python here ({error}). Install it: "
+                "pip install 'jupyter-xinfer[llama-cpp]'"
+            ) from error
+        from xinfer_runtime.engines.llama_cpp.engine import LlamaCppEngine
+
+        return LlamaCppEngine()
+    raise AssertionError(f"{name} is listed and not made")
