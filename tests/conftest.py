@@ -79,7 +79,15 @@ def start_server(folder: Path, *options: str) -> XinferServer:
         "JUPYTER_DATA_DIR": str(folder / "data"),
         "IPYTHONDIR": str(folder / "ipython"),
     }
-    command = [str(Path(sys.executable).with_name("jupyter")), "xinfer", "local", "--host", "127.0.0.1", "--port", str(port)]
+    command = [
+        str(Path(sys.executable).with_name("jupyter")),
+        "xinfer",
+        "local",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     command += [f"--ServerApp.base_url={BASE_URL}", f"--ServerApp.root_dir={folder / 'work'}", "--allow-root", *options]
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=env, stdout=output, stderr=subprocess.STDOUT, cwd=folder / "work")

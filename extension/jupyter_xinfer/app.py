@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from jupyter_events import EventLogger
 from jupyter_server.extension.application import ExtensionApp
 from jupyter_server.serverapp import ServerApp
 from jupyter_server.utils import url_path_join
@@ -58,12 +59,12 @@ class XinferApp(ExtensionApp):
     def initialize_settings(self) -> None:
         home = Path(self.home).expanduser().absolute()
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.serverapp.event_logger.register_event_schema(EVENT_SCHEMA)
+        self._event_logger.register_event_schema(EVENT_SCHEMA)
         self.runtime_key = RuntimeKey()
         self._tasks: set[asyncio.Task[Any]] = set()
         config = ServiceConfig(
             home=home,
-            base_url=self.serverapp.base_url,
+            base_url=self._server.base_url,
             scheduler=self.scheduler_address or None,
             credentials=self._credentials(),
             launch_timeout=self.launch_timeout,
@@ -71,7 +72,7 @@ class XinferApp(ExtensionApp):
         self.service = Service(config, Metrics(), self.runtime_key, self._emit, self.log)
         # Jupyter's idle shutdown looks at every setting with this ending; JupyterHub's culler at the newest of them.
         self.settings["xinfer_last_activity"] = self.service.last_activity
-        self.service.on_activity(lambda now: self.serverapp.web_app.settings.update(xinfer_last_activity=now))
+        self.service.on_activity(lambda now: self._server.web_app.settings.update(xinfer_last_activity=now))
 
     def initialize_handlers(self) -> None:
         self.handlers.extend(routes(self.service))
@@ -105,11 +106,24 @@ class XinferApp(ExtensionApp):
         return {"models": running} if running and self.keep_alive_while_loaded else None
 
     @property
+    def _server(self) -> ServerApp:
+        if self.serverapp is None:
+            raise RuntimeError("the extension is not linked to a Jupyter server")
+        return self.serverapp
+
+    @property
+    def _event_logger(self) -> EventLogger:
+        logger = self._server.event_logger
+        if logger is None:
+            raise RuntimeError("the Jupyter server has no event logger")
+        return logger
+
+    @property
     def url(self) -> str:
         """This server's URL, up to and including its base URL."""
         if self.public_url:
             return self.public_url.rstrip("/") + "/"
-        return url_path_join(self.serverapp.connection_url.split("?")[0], "/")
+        return url_path_join(self._server.connection_url.split("?")[0], "/")
 
     async def _launch_at_start(self, name: str) -> None:
         self.log.info("Launching the model %s ...", name)
@@ -121,10 +135,10 @@ class XinferApp(ExtensionApp):
         except XinferError as error:
             self.log.error("The model %s was not launched: %s", name, error)
             return
-        print(banner(uid, self.url, self.serverapp.identity_provider.token or self.runtime_key.key), flush=True)
+        print(banner(uid, self.url, self._server.identity_provider.token or self.runtime_key.key), flush=True)
 
     def _emit(self, data: dict[str, str]) -> None:
-        self.serverapp.event_logger.emit(schema_id=EVENT_SCHEMA_ID, data=data)
+        self._event_logger.emit(schema_id=EVENT_SCHEMA_ID, data=data)
 
     def _keep(self, task: asyncio.Task[Any]) -> None:
         self._tasks.add(task)

@@ -13,6 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from xinfer_runtime.cluster.session import ClusterSession
+from xinfer_runtime.routing.router import Router
+
 from jupyter_xinfer.auth.runtime_key import RuntimeKey
 from jupyter_xinfer.cluster_access import ClusterAccess
 from jupyter_xinfer.metrics import Metrics
@@ -20,10 +23,8 @@ from jupyter_xinfer.protocol.model_objects import model_object
 from xinfer_runtime import __version__
 from xinfer_runtime.catalog.resolve import resolve
 from xinfer_runtime.cluster.credentials import TlsCredentials
-from xinfer_runtime.cluster.session import ClusterSession
 from xinfer_runtime.errors import EngineError, ModelNotFound, Unavailable, from_info
 from xinfer_runtime.messages import Delta, GenerateRequest, LaunchRequest, ModelStatus, ReplicaState
-from xinfer_runtime.routing.router import Router
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 

@@ -10,7 +10,6 @@ import httpx
 import openai
 import psutil
 import pytest
-
 from tests.conftest import XinferServer, start_server
 
 STORY = "Tell me a long story."

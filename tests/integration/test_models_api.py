@@ -122,7 +122,11 @@ def test_a_file_that_is_not_there_is_named(http: httpx.Client, tmp_path: Path) -
 def test_a_broken_file_is_named_and_the_others_go_on(http: httpx.Client, tmp_path: Path, fault: str) -> None:
     path = tmp_path / "broken.gguf"
     whole = DEMO_FILE.read_bytes()
-    contents = {"foreign": b"PK\x03\x04" * 100, "truncated": whole[:2000], "cut in the tensors": whole[: len(whole) // 2]}
+    contents = {
+        "foreign": b"PK\x03\x04" * 100,
+        "truncated": whole[:2000],
+        "cut in the tensors": whole[: len(whole) // 2],
+    }
     path.write_bytes(contents[fault])
 
     answer = http.post("v1/models", json={"model_path": str(path)})

@@ -110,9 +110,7 @@ def test_a_tool_is_called_and_its_result_used(client: openai.OpenAI) -> None:
 def test_a_text_completion_continues_the_prompt(client: openai.OpenAI) -> None:
     prompt = "<|im_start|>user\nHello!<|im_end|>\n<|im_start|>assistant\n"
     answer = client.completions.create(model="xinfer-demo", prompt=prompt, max_tokens=8, temperature=0)
-    streamed = client.completions.create(
-        model="xinfer-demo", prompt=prompt, max_tokens=8, temperature=0, stream=True
-    )
+    streamed = client.completions.create(model="xinfer-demo", prompt=prompt, max_tokens=8, temperature=0, stream=True)
 
     assert answer.choices[0].text
     assert "".join(chunk.choices[0].text for chunk in streamed) == answer.choices[0].text

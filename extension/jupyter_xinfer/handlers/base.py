@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeVar
 
 import msgspec
 from jupyter_server.auth.decorator import allow_unauthenticated
-from jupyter_server.base.handlers import APIHandler, JupyterHandler
+from jupyter_server.base.handlers import APIHandler
 from jupyter_server.utils import ensure_async
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError
@@ -76,7 +76,7 @@ class XinferHandler(APIHandler):
     def initialize(self, service: Service) -> None:
         self.service = service
 
-    async def prepare(self) -> None:
+    async def prepare(self) -> None:  # type: ignore[override]
         """Let in the runtime key, or whoever Jupyter knows and its authorizer allows; nobody else gets past here."""
         credential = _BEARER.match(self.request.headers.get("Authorization", ""))
         if credential is not None and credential.group(1).startswith(PREFIX):
@@ -89,8 +89,8 @@ class XinferHandler(APIHandler):
         self.service.note_activity()
 
     def _admit_runtime_key(self, key: str) -> None:
-        # Jupyter's prepare is not called: it would compare the key with the server's token or send it to the Hub. There is
-        # no cookie in play, so neither XSRF nor origin checks apply, and no Jupyter user either: the key opens these
+        # Jupyter's prepare is not called: it would compare the key with the server's token or send it to the Hub. No
+        # cookie is in play, so neither XSRF nor origin checks apply, and no Jupyter user either: the key opens these
         # routes only.
         self.current_user = self._jupyter_current_user = None
         if not self.check_host():
@@ -104,9 +104,7 @@ class XinferHandler(APIHandler):
                 "This route needs a caller: send the Jupyter token as `Authorization: Bearer <token>`, or log in."
             )
         action = self.auth_actions.get(self.request.method or "", "execute")
-        allowed = await ensure_async(
-            self.authorizer.is_authorized(self, self.current_user, action, self.auth_resource)
-        )
+        allowed = await ensure_async(self.authorizer.is_authorized(self, self.current_user, action, self.auth_resource))
         if not allowed:
             raise PermissionDenied(f"You are not allowed to {action} {self.auth_resource} on this server.")
 
@@ -170,6 +168,3 @@ class UnknownRoute(XinferHandler):
     @endpoint
     async def delete(self, *_: str) -> None:
         await self._refuse()
-
-
-__all__ = ["MAX_BODY_BYTES", "JupyterHandler", "UnknownRoute", "XinferHandler", "as_xinfer_error", "endpoint"]

@@ -77,9 +77,7 @@ class DashboardSocketHandler(WebSocketMixin, websocket.WebSocketHandler, Jupyter
 
     @ws_authenticated
     async def get(self, path: str) -> None:
-        allowed = await ensure_async(
-            self.authorizer.is_authorized(self, self.current_user, "read", self.auth_resource)
-        )
+        allowed = await ensure_async(self.authorizer.is_authorized(self, self.current_user, "read", self.auth_resource))
         if not allowed:
             raise web.HTTPError(403)
         await super().get(path)
@@ -88,7 +86,9 @@ class DashboardSocketHandler(WebSocketMixin, websocket.WebSocketHandler, Jupyter
         super().open(path)
         url = target_url(self.service.cluster.dashboard, path, self.request.query)
         offered = [p.strip() for p in self.request.headers.get("Sec-WebSocket-Protocol", "").split(",") if p.strip()]
-        request = httpclient.HTTPRequest(url.replace("http", "ws", 1), headers={"Origin": self.service.cluster.dashboard or ""})
+        request = httpclient.HTTPRequest(
+            url.replace("http", "ws", 1), headers={"Origin": self.service.cluster.dashboard or ""}
+        )
         self._upstream = await websocket.websocket_connect(
             request, subprotocols=offered or None, max_message_size=MAX_MESSAGE_BYTES
         )

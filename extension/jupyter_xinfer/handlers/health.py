@@ -6,7 +6,7 @@ from jupyter_xinfer.handlers.base import XinferHandler
 
 
 class HealthHandler(XinferHandler):
-    async def prepare(self) -> None:
+    async def prepare(self) -> None:  # type: ignore[override]
         """Nobody is identified here: a probe must not receive a login cookie."""
         self.current_user = self._jupyter_current_user = None
 
