@@ -52,7 +52,7 @@ class XinferServer:
     def stop(self) -> None:
         """End the server as Ctrl-C would, and fail if it leaves a process behind."""
         family = self.processes() if self.process.poll() is None else []
-        # Jupyter asks for confirmation on the first SIGINT of a terminal; a second one confirms. SIGTERM needs no terminal.
+        # Jupyter asks a terminal for confirmation on the first SIGINT; SIGTERM needs no terminal.
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(STOP_TIMEOUT)
         _, alive = psutil.wait_procs(family, timeout=5)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
+from typing import ClassVar
 
 import msgspec
 
@@ -23,7 +24,7 @@ HEADERS_AFTER_SECONDS = 10.0
 class GenerateHandler(XinferHandler):
     """Runs one request: as one body, or as a stream of chunks."""
 
-    auth_actions = {"POST": "execute"}
+    auth_actions: ClassVar[dict[str, str]] = {"POST": "execute"}
     name: str
 
     async def run(self, body: SamplingFields, request: GenerateRequest, responses: Responses) -> None:

@@ -72,7 +72,6 @@ def registration_object(family: Family) -> dict[str, Any]:
         "model_type": family.type,
         "model_description": family.description,
         "model_lang": list(family.languages),
-        "context_length": family.context_length,
         "model_ability": list(family.abilities),
         "model_specs": [
             {

@@ -58,7 +58,7 @@ class Responses(ABC):
         return _encoder.encode(body)
 
     def chunks(self, delta: Delta) -> list[bytes]:
-        """The chunks of a stream that `delta` stands for: none while nothing visible came, two at the end with usage."""
+        """The chunks that `delta` stands for: none while nothing visible came, two at the end with usage."""
         chunks = []
         if delta.text or delta.tool_calls or delta.finish_reason is not None:
             chunks.append(self._chunk([self._chunk_choice(delta)]))
