@@ -1,0 +1,201 @@
+"""Every request of the client, stated once: what is sent, and what the answer becomes.
+
+The synchronous and the asynchronous client only differ in how they send a `Call` and read the bytes.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http.client import responses
+from typing import Any, Generic, TypedDict, TypeVar
+
+import msgspec
+
+from xinfer_runtime import errors
+from xinfer_runtime.client.completion import Completion, chat_messages, parse_completion
+from xinfer_runtime.client.description import (
+    ModelDescription,
+    ModelEventLine,
+    ModelListing,
+    RegisteredModel,
+    ServerDescription,
+)
+from xinfer_runtime.client.endpoint import Endpoint
+from xinfer_runtime.client.errors import UnexpectedAnswer
+from xinfer_runtime.messages import LaunchRequest
+
+T = TypeVar("T")
+
+
+class LaunchOptions(TypedDict, total=False):
+    """Options of a launch beside the model's name, in Xinference's names; `Client.launch_model` explains them."""
+
+    model_path: str | None
+    model_uid: str | None
+    model_engine: str | None
+    model_format: str | None
+    model_size_in_billions: int | float | str | None
+    quantization: str | None
+    replica: int
+    n_gpu: int | str | None
+    context_length: int | None
+
+
+class Sampling(TypedDict, total=False):
+    """Options of `chat` and `generate`, in OpenAI's names; the server checks their ranges."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    max_tokens: int
+    stop: str | list[str]
+    seed: int
+    presence_penalty: float
+    frequency_penalty: float
+    repetition_penalty: float
+    response_format: Mapping[str, Any]
+    tool_choice: str | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """One request. `parse` turns the body of a 200 into the result; `patient` ones may take as long as they take."""
+
+    method: str
+    path: str
+    parse: Callable[[bytes], T]
+    body: Any = None
+    query: Mapping[str, str] | None = None
+    patient: bool = False
+    accept: str = "application/json"
+
+
+def _json(kind: type[T]) -> Callable[[bytes], T]:
+    def parse(body: bytes) -> T:
+        try:
+            return msgspec.json.decode(body, type=kind)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise UnexpectedAnswer(
+                f"The server's answer is not what jupyter-xinfer sends ({error}): is it another service?"
+            ) from None
+
+    return parse
+
+
+parse_model = _json(ModelDescription)
+
+
+def _model_path(uid: str, *more: str) -> str:
+    if not uid:
+        raise errors.InvalidRequest("Which model? The uid is empty.", param="model_uid")
+    return "/".join((Endpoint("").model_path(uid), *more))
+
+
+def server_info() -> Call[ServerDescription]:
+    return Call("GET", "xinfer/info", _json(ServerDescription))
+
+
+def list_models() -> Call[ModelListing]:
+    return Call("GET", "v1/models", _json(ModelListing))
+
+
+def describe_model(uid: str) -> Call[ModelDescription]:
+    return Call("GET", _model_path(uid), parse_model)
+
+
+def terminate_model(uid: str) -> Call[None]:
+    return Call("DELETE", _model_path(uid), lambda body: None, patient=True)
+
+
+def model_events(uid: str) -> Call[list[ModelEventLine]]:
+    return Call("GET", _model_path(uid, "events"), _json(list[ModelEventLine]))
+
+
+def watch_model(uid: str) -> Call[None]:
+    """A stream: one description of the model per change, until it is ready, failed or gone."""
+    return Call("GET", _model_path(uid, "events"), lambda body: None, patient=True, accept="text/event-stream")
+
+
+def registered_models(model_type: str = "LLM") -> Call[list[RegisteredModel]]:
+    return Call("GET", f"v1/model_registrations/{model_type}", _json(list[RegisteredModel]))
+
+
+class _Launched(msgspec.Struct):
+    model_uid: str
+
+
+def launch_model(request: LaunchRequest) -> Call[str]:
+    """Returns at once; `watch_model` tells how it goes on. One long request would not survive every proxy."""
+    if not (request.model_name or request.model_path):
+        raise errors.InvalidRequest(
+            "Which model? Give a name of the catalog, or model_path of a GGUF file on the nodes.", param="model_name"
+        )
+    parse = _json(_Launched)
+    body = {name: value for name, value in msgspec.structs.asdict(request).items() if value is not None}
+    if request.n_gpu is None:
+        body["n_gpu"] = None
+    query = {"wait_ready": "false"}
+    return Call("POST", "v1/models", lambda answer: parse(answer).model_uid, body, query, patient=True)
+
+
+def _without_none(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def chat(uid: str, messages: Any, tools: Any, stream: bool, sampling: Mapping[str, Any]) -> Call[Completion]:
+    body = {"model": uid, "messages": chat_messages(messages), **_without_none({"tools": tools, **sampling})}
+    return _completion("v1/chat/completions", body, stream)
+
+
+def generate(uid: str, prompt: str, stream: bool, sampling: Mapping[str, Any]) -> Call[Completion]:
+    return _completion("v1/completions", {"model": uid, "prompt": prompt, **_without_none(sampling)}, stream)
+
+
+def _completion(path: str, body: dict[str, Any], stream: bool) -> Call[Completion]:
+    accept = "application/json"
+    if stream:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+        accept = "text/event-stream"
+    return Call("POST", path, parse_completion, body, patient=True, accept=accept)
+
+
+class _ErrorBody(msgspec.Struct):
+    class Fields(msgspec.Struct):
+        message: str
+        code: str | int | None = None
+        param: str | None = None
+
+    error: Fields
+
+
+_BY_STATUS: dict[int, type[errors.XinferError]] = {
+    401: errors.AuthenticationRequired,
+    403: errors.PermissionDenied,
+    404: errors.NotFound,
+    409: errors.Conflict,
+    413: errors.RequestTooLarge,
+    429: errors.Overloaded,
+}
+
+
+def error_of(status: int, body: bytes, url: str) -> errors.XinferError:
+    """The exception for an answer that is not a 200: the server's own, or one that fits the status of a stranger."""
+    general = _BY_STATUS.get(status, errors.Unavailable if status in (502, 503, 504) else UnexpectedAnswer)
+    try:
+        fields = msgspec.json.decode(body, type=_ErrorBody).error
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return general(_explain(status, url))
+    if isinstance(fields.code, str):
+        known = errors.from_info(errors.ErrorInfo(fields.code, fields.message, fields.param))
+        if type(known) is not errors.XinferError or fields.code == errors.XinferError.code:
+            return known
+    return general(fields.message, param=fields.param)
+
+
+def _explain(status: int, url: str) -> str:
+    name = f"{status} {responses.get(status, '')}".rstrip()
+    if 300 <= status < 400 or status in (401, 403):
+        return f"{url} asks for a login ({name}): give the server's token as api_key, or set XINFER_API_KEY."
+    if status == 404:
+        return f"There is no jupyter-xinfer at {url} ({name}): is the address right, and the server extension enabled?"
+    return f"{url} answered {name}, and not as jupyter-xinfer does: is a proxy in between, is the server up?"
