@@ -18,7 +18,8 @@ help: ## list the targets
 run: environment ## JupyterLab with a small demo model running; Ctrl-C ends both
 	@exec $(BIN)/jupyter xinfer local --launch $(MODEL) $(if $(HOST),--ip $(HOST)) $(if $(PORT),--port $(PORT))
 
-test: lint chromium ## everything that must pass: lint, then the tests
+test: lint chromium ## everything that must pass: lint, then the tests of the JupyterLab extension and of Python
+	$(BIN)/python $(TOOLS)/labextension_assets.py --run run test
 	$(BIN)/python -m pytest
 
 lint: lint-python lint-labextension ## ruff, mypy; eslint, prettier and tsc of the JupyterLab extension

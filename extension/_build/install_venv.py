@@ -143,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"Installing jupyter-xinfer[{options.extras}]: one to two minutes.", flush=True)
         if "llama-cpp" in options.extras.split(","):
             print(
-                "Where pip finds no wheel of llama-cpp-python it compiles llama.cpp, once: 5 to 15 minutes on 2 to 8 cores.\n"
+                "Where pip finds no wheel of llama-cpp-python it compiles llama.cpp, once: about 5 minutes on 2 cores.\n"
                 f"To skip that, name an index with prebuilt wheels: {WHEEL_INDEX_VARIABLE}=URL make ...",
                 flush=True,
             )

@@ -1,0 +1,74 @@
+/** What the server says, as it says it. Memory is in bytes, rates are tokens per second. */
+
+export type ModelState = 'placing' | 'loading' | 'ready' | 'draining' | 'failed';
+
+export interface IReplica {
+  replica_id: string;
+  node: string;
+  state: string;
+  progress: number;
+  message: string;
+  restarts: number;
+  tokens_per_second: number;
+  kv_used: number;
+  kv_total: number;
+}
+
+export interface IModel {
+  id: string;
+  model_name: string;
+  model_engine: string;
+  model_format: string;
+  quantization: string | null;
+  context_length: number | null;
+  model_ability: string[];
+  model_path?: string | null;
+  /** How many replicas are wanted. */
+  replica: number;
+  state: ModelState;
+  /** From 0 to 1, over all replicas. */
+  progress: number;
+  message: string;
+  memory_bytes: number;
+  replicas: IReplica[];
+  running: number;
+  waiting: number;
+  tokens_per_second: number;
+}
+
+export interface ICluster {
+  state: 'stopped' | 'starting' | 'running' | 'unreachable' | 'failed';
+  scheduler: string | null;
+  message: string;
+}
+
+export interface IInfo {
+  version: string;
+  cluster: ICluster;
+  /** The path of the proxied Dask dashboard on this server, or null while there is none. */
+  dashboard: string | null;
+}
+
+export interface ISpec {
+  model_format: string;
+  model_size_in_billions: number | string | null;
+  quantizations: string[];
+}
+
+export interface IRegistration {
+  model_name: string;
+  model_description: string;
+  context_length: number | null;
+  model_specs: ISpec[];
+}
+
+export interface ILaunchRequest {
+  model_name?: string;
+  model_path?: string;
+  model_uid?: string;
+  model_format?: string;
+  model_size_in_billions?: number | string;
+  quantization?: string;
+  replica?: number;
+  context_length?: number;
+}
