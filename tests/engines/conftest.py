@@ -1,11 +1,18 @@
 """A tiny Llama with random weights, written as GGUF: a vocabulary of all 256 bytes, so that any UTF-8 can come out."""
 
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import gguf
-import llama_cpp  # noqa: F401
+import llama_cpp
 import numpy as np
 import pytest
+
+from xinfer_runtime.engines.registry import create_engine
+from xinfer_runtime.messages import Delta, GenerateRequest, ModelInfo, ModelSpec, SamplingParams
 
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
@@ -82,6 +89,108 @@ def write_model(path: Path, context_length: int = 512, template: str | None = TE
     return path
 
 
+ModelMaker = Callable[..., Path]
+
+
+@pytest.fixture
+def make_model(tmp_path: Path) -> ModelMaker:
+    """Writes a model file of its own for a test; takes what `write_model` takes."""
+    return lambda **options: write_model(tmp_path / "made.gguf", **options)
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("models") / "tiny-f32.gguf")
+
+
+@pytest.fixture(autouse=True)
+def exact_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention and KV cache in f32, so that company in a batch changes logits by 1e-5 and not by 1e-2.
+
+    With random weights close choices are common; what is tested is the engine, not llama.cpp's rounding.
+    """
+    defaults = llama_cpp.llama_context_default_params
+
+    def exact() -> llama_cpp.llama_context_params:
+        params = defaults()
+        params.type_k = params.type_v = llama_cpp.GGML_TYPE_F32
+        return params
+
+    monkeypatch.setattr(llama_cpp, "llama_context_default_params", exact)
+    monkeypatch.setattr(llama_cpp, "LLAMA_FLASH_ATTN_TYPE_AUTO", llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED)
+
+
+class RunningEngine:
+    """A loaded engine and what it emitted, by request."""
+
+    def __init__(self) -> None:
+        self.engine = create_engine("llama.cpp")
+        self.deltas: defaultdict[str, list[Delta]] = defaultdict(list)
+        self.steps: list[list[Delta]] = []
+        self.progress: list[tuple[float, str]] = []
+        self._arrived = asyncio.Event()
+
+    async def load(self, path: Path, engine_options: dict[str, Any] | None = None, **spec: Any) -> ModelInfo:
+        # One thread: llama.cpp's threads spin while they wait for each other, which is slow where cores are shared.
+        options = {"threads": 1, **(engine_options or {})}
+        wanted = ModelSpec(uid="tiny", name="tiny", path=str(path), engine_options=options, **spec)
+        return await self.engine.load(wanted, self._emit, lambda *report: self.progress.append(report))
+
+    def _emit(self, deltas: Sequence[Delta]) -> None:
+        self.steps.append(list(deltas))
+        for delta in deltas:
+            self.deltas[delta.id].append(delta)
+        self._arrived.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until something that was emitted makes the condition true."""
+        while not condition():
+            self._arrived.clear()
+            await asyncio.wait_for(self._arrived.wait(), 30)
+
+    def submit(self, request: GenerateRequest) -> None:
+        self.deltas[request.id] = []
+        self.engine.submit(request)
+
+    async def finish(self, request_id: str) -> list[Delta]:
+        await self.until(lambda: bool(self.deltas[request_id]) and self.deltas[request_id][-1].last)
+        return self.deltas[request_id]
+
+    async def run(self, request: GenerateRequest) -> list[Delta]:
+        self.submit(request)
+        return await self.finish(request.id)
+
+    async def greedy(self, request_id: str, prompt: str = "Hello", tokens: int = 30, **fields: Any) -> str:
+        """The text of a greedy request that goes on for so many tokens."""
+        sampling = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True)
+        await self.run(GenerateRequest(id=request_id, prompt=prompt, sampling=sampling, **fields))
+        return self.text(request_id)
+
+    def text(self, request_id: str) -> str:
+        return "".join(delta.text for delta in self.deltas[request_id])
+
+    def tokens(self, request_id: str) -> list[int]:
+        return [token for delta in self.deltas[request_id] for token in delta.token_ids]
+
+
+@pytest.fixture
+async def running(tiny_model: Path) -> AsyncIterator[RunningEngine]:
+    """An engine with the tiny model."""
+    engine = RunningEngine()
+    await engine.load(tiny_model)
+    yield engine
+    await engine.engine.close()
+
+
+@pytest.fixture
+async def engines() -> AsyncIterator[Callable[[], RunningEngine]]:
+    """Makes engines to load as a test likes, and closes them."""
+    made: list[RunningEngine] = []
+
+    def make() -> RunningEngine:
+        made.append(RunningEngine())
+        return made[-1]
+
+    yield make
+    for engine in made:
+        await engine.engine.close()

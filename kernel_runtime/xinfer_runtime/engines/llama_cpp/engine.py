@@ -207,7 +207,7 @@ class LlamaCppEngine(Engine):
         self._prompts = PromptBuilder(vocabulary, template, tool_template, length)
         self._facts = TokenFacts(vocabulary.piece, vocabulary.end_of_generation, length)
         limits = Limits(cells=options.kv_cells or context.cells, slots=size.max_sequences, token_budget=budget)
-        self._engine_loop = EngineLoop(context, limits, self._commands, self._publish)
+        self._engine_loop = EngineLoop(context, limits, self._commands, self._live.__contains__, self._publish)
         chats = isinstance(template, ChatTemplate)
         takes_tools = tool_template is not None or (isinstance(template, ChatTemplate) and template.takes_tools)
         self._post(self._progress, 1.0, "ready")
@@ -224,7 +224,14 @@ class LlamaCppEngine(Engine):
         self._post(self._deliver, outcomes)
 
     def _post(self, function: Callable[..., None], *args: object) -> None:
-        self._event_loop.call_soon_threadsafe(function, *args)
+        try:
+            self._event_loop.call_soon_threadsafe(function, *args)
+        except RuntimeError:
+            if not self._event_loop.is_closed():
+                raise
+            # Whoever listened is gone without closing the engine: nothing is left to work for.
+            self._closing = True
+            self._commands.put(Stop())
 
 
 def _compile(weights: Weights) -> ChatTemplate | str:

@@ -47,16 +47,22 @@ Command = Start | Abort | Stop
 class EngineLoop:
     """Takes commands from a queue, runs steps while there is work, sleeps on the queue while there is none.
 
-    `publish` gets the outcomes of a step, on this thread. `counts` is replaced, never changed, so any thread may
-    read it.
+    Both callbacks run on this thread: `wanted` tells whether a ticket has not been aborted, `publish` gets the outcomes
+    of a step. `counts` is replaced, never changed, so that any thread may read it.
     """
 
     def __init__(
-        self, context: Context, limits: Limits, commands: SimpleQueue[Command], publish: Callable[[list[Outcome]], None]
+        self,
+        context: Context,
+        limits: Limits,
+        commands: SimpleQueue[Command],
+        wanted: Callable[[int], bool],
+        publish: Callable[[list[Outcome]], None],
     ) -> None:
         self._context = context
         self._limits = limits
         self._commands = commands
+        self._wanted = wanted
         self._publish = publish
         self._scheduler = Scheduler(limits)
         self._generations: dict[int, Generation] = {}
@@ -92,7 +98,7 @@ class EngineLoop:
             if isinstance(command, Abort):
                 self._generations.pop(command.ticket, None)
                 self._scheduler.remove(command.ticket)
-            else:
+            elif self._wanted(command.ticket):  # Its abort may have overtaken it while it was prepared.
                 self._generations[command.ticket] = command.generation
                 self._prompt_tokens += command.generation.prompt_tokens
                 self._scheduler.add(TokenSequence(command.ticket, command.tokens, command.singly_from))

@@ -10,7 +10,7 @@ from collections import deque
 
 import llama_cpp
 
-_KEPT_LINES = 1000
+_KEPT_LINES = 4000
 _ERROR_LEVEL = 4
 _CONTINUATION_LEVEL = 5
 

@@ -1,7 +1,7 @@
 """From a request to the token ids of its prompt."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from xinfer_runtime.chat.control_guard import ControlGuard
@@ -36,7 +36,6 @@ class PromptBuilder:
         Raises InvalidRequest, or ContextLengthExceeded with both numbers.
         """
         tokens = self._tokens(request)
-        total = len(tokens) + len(request.resume)
         if not tokens:
             # Without a token there is nothing to compute logits from: begin a text, as an empty prompt asks for.
             start = next((t for t in (self._vocabulary.bos, self._vocabulary.eos) if t >= 0), None)
@@ -44,14 +43,13 @@ class PromptBuilder:
                 raise InvalidRequest("The prompt is empty, and this model has no token to begin a text with")
             tokens = [start]
         if len(tokens) >= self._context_length:
-            raise ContextLengthExceeded(
-                f"The prompt has {len(tokens)} tokens, and the context of this model holds {self._context_length}, "
-                "at least one of them for the answer. Shorten the prompt, or launch the model with a larger "
-                "context_length.",
-                param="messages" if request.messages is not None else "prompt",
+            raise self._too_long(str(len(tokens)), request)
+        if len(tokens) + len(request.resume) > self._context_length:
+            raise InvalidRequest(
+                f"resume: {len(request.resume)} tokens after a prompt of {len(tokens)} are more than the context of "
+                f"{self._context_length}",
+                param="resume",
             )
-        if total > self._context_length:
-            raise InvalidRequest(f"resume: {total} tokens with the prompt, the context holds {self._context_length}")
         return tokens
 
     def _tokens(self, request: GenerateRequest) -> list[int]:
@@ -61,7 +59,7 @@ class PromptBuilder:
             return list(request.token_ids)
         if request.prompt is not None:
             # The caller writes the whole prompt here, control tokens included; nobody else's turn can be forged.
-            return self._vocabulary.tokenize([request.prompt])
+            return self._tokenize([request.prompt], request)
         if request.messages is not None:
             return self._chat(request)
         raise InvalidRequest("One of messages, prompt and token_ids is needed")
@@ -77,7 +75,21 @@ class PromptBuilder:
         ]
         marked = self._guard.begin(_strings([shown, request.tools, request.template_kwargs]))
         rendered = template.render(messages, request.tools, request.template_kwargs, marked.protect)
-        return self._vocabulary.tokenize(marked.segments(rendered))
+        return self._tokenize(marked.segments(rendered), request)
+
+    def _tokenize(self, segments: Sequence[str], request: GenerateRequest) -> list[int]:
+        # Megabytes that cannot fit are not worth the seconds of tokenizing them, in which nobody else is prepared.
+        least = sum(map(len, segments)) // self._vocabulary.longest_token
+        if least > self._context_length:
+            raise self._too_long(f"at least {least}", request)
+        return self._vocabulary.tokenize(segments)
+
+    def _too_long(self, tokens: str, request: GenerateRequest) -> ContextLengthExceeded:
+        return ContextLengthExceeded(
+            f"The prompt has {tokens} tokens, and the context of this model holds {self._context_length}, at least one "
+            "of them for the answer. Shorten the prompt, or launch the model with a larger context_length.",
+            param=next(name for name in ("messages", "prompt", "token_ids") if getattr(request, name) is not None),
+        )
 
     def _check(self, tokens: Iterable[int], param: str) -> None:
         for token in tokens:

@@ -59,10 +59,7 @@ class Work:
     sequence: TokenSequence
     start: int
     count: int
-
-    @property
-    def samples(self) -> bool:
-        return self.start + self.count == len(self.sequence.tokens)
+    samples: bool
 
 
 @dataclass
@@ -88,6 +85,7 @@ class Scheduler:
         self._free_slots = list(range(limits.slots - 1, -1, -1))
         self._freed: list[int] = []
         self._used = 0
+        self._closed_door = False
         self.preemptions = 0
 
     @property
@@ -127,6 +125,7 @@ class Scheduler:
             self._waiting.remove(sequence)
         else:
             self._vacate(sequence)
+            self._closed_door = False
 
     def plan(self) -> Step:
         """The next step; empty when there is nothing to do."""
@@ -143,7 +142,7 @@ class Scheduler:
             if sequence.uncomputed > 1:
                 room -= count
             if count > 0:
-                step.work.append(Work(sequence, sequence.computed, count))
+                step.work.append(Work(sequence, sequence.computed, count, samples=count == sequence.uncomputed))
         return step
 
     def computed(self, step: Step) -> None:
@@ -152,17 +151,19 @@ class Scheduler:
             work.sequence.computed = work.start + work.count
 
     def shed(self) -> bool:
-        """The cache had no place for the planned step after all: preempt the youngest. False when only one sequence
-        is left.
+        """The cache had no place for the planned step after all: preempt the youngest, admit nobody until one ends.
+
+        Returns False, and does nothing, when only one sequence is left.
         """
         if len(self._running) < 2:
             return False
         self._preempt_youngest()
+        self._closed_door = True
         return True
 
     def _admit(self) -> None:
         uncommitted = self._limits.token_budget - sum(sequence.uncomputed for sequence in self._running)
-        while self._waiting and self._free_slots and uncommitted > 0:
+        while self._waiting and self._free_slots and uncommitted > 0 and not self._closed_door:
             sequence = self._waiting[0]
             # Leave every running sequence a few cells to grow, or the newcomer is preempted before it has said
             # anything.

@@ -22,10 +22,11 @@ class StopMatcher:
         if self.stopped:
             return ""
         pending = self._held + text
-        found = [position for stop in self._stops if (position := pending.find(stop)) >= 0]
+        # The one that ends first, however the text was cut: a stream cannot wait for a longer one that may never come.
+        found = [(at + len(stop), at) for stop in self._stops if (at := pending.find(stop)) >= 0]
         if found:
             self.stopped, self._held = True, ""
-            return pending[: min(found)]
+            return pending[: min(found)[1]]
         keep = max(_overlap(pending, stop) for stop in self._stops)
         self._held = pending[len(pending) - keep :]
         return pending[: len(pending) - keep]

@@ -23,6 +23,8 @@ class Vocabulary:
         self.end_of_generation = frozenset(
             token for token in range(self.size) if llama_cpp.llama_vocab_is_eog(self._vocab, token)
         )
+        self.longest_token = max((len(self._spelling(token)) for token in range(self.size)), default=1) or 1
+        """Bytes of text that one token can stand for, at most."""
         control = [t for t in range(self.size) if llama_cpp.llama_vocab_get_attr(self._vocab, t) & _CONTROL]
         self.control_texts = tuple(filter(None, map(self.text, control)))
         """The texts that become control tokens where control tokens are parsed, such as `<|im_end|>`."""
@@ -32,10 +34,7 @@ class Vocabulary:
 
     def text(self, token: int) -> str:
         """A token as the vocabulary spells it; empty for none."""
-        if token < 0:
-            return ""
-        raw: bytes | None = llama_cpp.llama_vocab_get_text(self._vocab, token)
-        return (raw or b"").decode("utf-8", errors="replace")
+        return self._spelling(token).decode("utf-8", errors="replace") if token >= 0 else ""
 
     def tokenize(self, segments: Iterable[str], parse_control: bool = True) -> list[int]:
         """Tokens of the segments one after another, with BOS in front where the model wants one and it is not there
@@ -58,6 +57,10 @@ class Vocabulary:
         if known is None:
             known = self._pieces[token] = self._visible_control.get(token) or self._render(token)
         return known
+
+    def _spelling(self, token: int) -> bytes:
+        spelling: bytes | None = llama_cpp.llama_vocab_get_text(self._vocab, token)
+        return spelling or b""
 
     def _tokenize(self, text: str, parse_control: bool) -> list[int]:
         # A lone surrogate cannot be text; it becomes a question mark as in any encoder that replaces.

@@ -1,0 +1,206 @@
+"""The whole engine on a tiny model: many requests at once, joining, leaving, pressure, resumption."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xinfer_runtime.messages import ChatMessage, FinishReason, GenerateRequest, SamplingParams, Usage
+
+RunningEngine = Any
+PROMPTS = [f"{word} number {n}" for n in range(16) for word in ("prompt", "a much longer text with the", "x", "")]
+
+
+def greedy(request_id: str, prompt: str, tokens: int = 20, **fields: Any) -> GenerateRequest:
+    sampling = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True)
+    return GenerateRequest(id=request_id, prompt=prompt, sampling=sampling, **fields)
+
+
+async def test_a_loaded_model_tells_what_it_is(engines: Callable[[], RunningEngine], tiny_model: Path) -> None:
+    running = engines()
+    info = await running.load(tiny_model)
+    assert (info.context_length, info.vocab_size, info.architecture) == (512, 262, "llama")
+    assert set(info.abilities) == {"generate", "chat", "tools"}
+    assert info.memory_bytes > 1 << 20
+    fractions = [fraction for fraction, _ in running.progress]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
+
+
+async def test_64_requests_at_once_say_what_each_says_alone(running: RunningEngine) -> None:
+    alone = [await running.greedy(f"alone {n}", prompt) for n, prompt in enumerate(PROMPTS)]
+    together = await asyncio.gather(*(running.greedy(f"together {n}", p) for n, p in enumerate(PROMPTS)))
+    assert together == alone
+    assert max(len(step) for step in running.steps) > 32
+    assert len(set(alone)) == len(PROMPTS)
+
+
+async def test_requests_join_and_leave_at_any_step(running: RunningEngine) -> None:
+    alone = await running.greedy("alone", tokens=100)
+    long = asyncio.ensure_future(running.greedy("long", tokens=100))
+    for n in range(12):
+        await running.until(lambda n=n: len(running.tokens("long")) >= 5 * n)
+        running.submit(greedy(f"joins {n}", "hello", 5 + n))
+        if n % 3 == 0:
+            running.engine.abort(f"joins {n}")
+    assert await long == alone
+    for n in range(12):
+        if n % 3:
+            await running.finish(f"joins {n}")
+
+
+async def test_an_abort_frees_the_slot_and_silences_the_request(running: RunningEngine) -> None:
+    running.submit(greedy("stays", "a", 400))
+    running.submit(greedy("goes", "b", 400))
+    await running.until(lambda: len(running.tokens("goes")) > 3)
+    running.engine.abort("goes")
+    said, steps = len(running.deltas["goes"]), len(running.deltas["stays"])
+    await running.until(lambda: len(running.deltas["stays"]) >= steps + 2)
+    assert running.engine.stats().running == 1
+    assert len(running.deltas["goes"]) == said
+    running.engine.abort("stays")
+
+
+async def test_an_abort_before_the_request_was_prepared_leaves_nothing_behind(running: RunningEngine) -> None:
+    for n in range(200):
+        running.submit(greedy(f"r{n}", "some text " * 20, 400))
+        running.engine.abort(f"r{n}")
+    assert await running.greedy("after")
+    assert (running.engine.stats().running, running.engine.stats().waiting) == (0, 0)
+    assert all(not running.deltas[f"r{n}"] for n in range(200))
+
+
+async def test_an_unknown_abort_is_ignored(running: RunningEngine) -> None:
+    running.engine.abort("nobody")
+    assert await running.greedy("after")
+
+
+async def test_a_request_under_the_same_id_replaces_the_earlier_one(running: RunningEngine) -> None:
+    running.submit(greedy("same", "first", 400))
+    await running.until(lambda: len(running.tokens("same")) > 3)
+    assert await running.greedy("same", "second") == await running.greedy("other", "second")
+    assert running.engine.stats().running == 0
+
+
+async def test_requests_beyond_the_slots_wait_their_turn(
+    engines: Callable[[], RunningEngine], tiny_model: Path
+) -> None:
+    running = engines()
+    await running.load(tiny_model, max_sequences=2)
+    texts = await asyncio.gather(*(running.greedy(f"r{n}", prompt) for n, prompt in enumerate(PROMPTS[:8])))
+    assert max(len(step) for step in running.steps) == 2
+    assert texts == [await running.greedy(f"again {n}", prompt) for n, prompt in enumerate(PROMPTS[:8])]
+
+
+async def test_when_the_cache_is_full_requests_are_recomputed_and_say_the_same(
+    engines: Callable[[], RunningEngine], tiny_model: Path
+) -> None:
+    roomy, tight = engines(), engines()
+    await roomy.load(tiny_model)
+    await tight.load(tiny_model, engine_options={"kv_cells": 256})
+    expected = await asyncio.gather(*(roomy.greedy(f"r{n}", PROMPTS[n], 100) for n in range(8)))
+    got = await asyncio.gather(*(tight.greedy(f"r{n}", PROMPTS[n], 100) for n in range(8)))
+    assert got == expected
+    assert sum(len(tight.tokens(f"r{n}")) for n in range(8)) == 800
+    # All eight need 870 cells at the end: without preemption they could not have run side by side.
+    assert max(len(step) for step in tight.steps) > 2
+
+
+async def test_a_long_prompt_is_computed_in_chunks_while_others_go_on(
+    engines: Callable[[], RunningEngine], tiny_model: Path
+) -> None:
+    chunked, whole = engines(), engines()
+    await chunked.load(tiny_model, max_sequences=4, engine_options={"token_budget": 16})
+    await whole.load(tiny_model, max_sequences=4)
+    prompt = "a long prompt " * 25
+    other = asyncio.ensure_future(chunked.greedy("other", tokens=100))
+    await chunked.until(lambda: len(chunked.tokens("other")) > 2)
+    before = len(chunked.tokens("other"))
+    assert await chunked.greedy("long", prompt) == await whole.greedy("long", prompt)
+    first = next(n for n, step in enumerate(chunked.steps) if any(delta.id == "long" for delta in step))
+    assert sum(delta.id == "other" for step in chunked.steps[:first] for delta in step) > before + 15
+    await other
+
+
+async def test_a_seed_reproduces_a_sampled_text_alone_and_in_company(running: RunningEngine) -> None:
+    def sampled(request_id: str, seed: int) -> GenerateRequest:
+        sampling = SamplingParams(temperature=1.0, top_p=0.95, top_k=50, seed=seed, max_tokens=30, ignore_eos=True)
+        return GenerateRequest(id=request_id, prompt="Hello", sampling=sampling)
+
+    await running.run(sampled("alone", 7))
+    await asyncio.gather(*(running.run(sampled(f"r{seed}", seed)) for seed in range(10)))
+    assert running.tokens("r7") == running.tokens("alone")
+    assert len({tuple(running.tokens(f"r{seed}")) for seed in range(10)}) == 10
+
+
+@pytest.mark.parametrize("cut", [1, 7, 29])
+@pytest.mark.parametrize("exact", [0, 256])
+async def test_a_resumed_request_goes_on_where_it_was_cut(
+    engines: Callable[[], RunningEngine], tiny_model: Path, cut: int, exact: int
+) -> None:
+    running = engines()
+    await running.load(tiny_model, engine_options={"exact_resume_tokens": exact})
+    sampling = SamplingParams(temperature=0.8, seed=3, max_tokens=30, repetition_penalty=1.3, ignore_eos=True)
+    await running.run(GenerateRequest(id="whole", prompt="Hello", sampling=sampling))
+    whole = running.tokens("whole")
+    resumed = GenerateRequest(id="rest", prompt="Hello", sampling=sampling, resume=tuple(whole[:cut]))
+    last = (await running.run(resumed))[-1]
+    assert running.tokens("rest") == whole[cut:]
+    assert (last.usage, last.finish_reason) == (Usage(5, 30), FinishReason.LENGTH)
+    assert running.text("whole").endswith(running.text("rest"))
+
+
+async def test_a_stop_string_ends_a_request_in_the_middle(running: RunningEngine) -> None:
+    whole = await running.greedy("whole", tokens=40)
+    stop = whole[12:15]
+    sampling = SamplingParams(temperature=0, max_tokens=40, stop=(stop,), ignore_eos=True)
+    deltas = await running.run(GenerateRequest(id="stopped", prompt="Hello", sampling=sampling))
+    assert running.text("stopped") == whole[: whole.index(stop)]
+    assert deltas[-1].finish_reason is FinishReason.STOP
+
+
+async def test_streamed_text_is_the_text_of_all_bytes_together(running: RunningEngine) -> None:
+    sampling = SamplingParams(temperature=5.0, seed=1, max_tokens=400, ignore_eos=True)
+    await running.run(GenerateRequest(id="bytes", prompt="", sampling=sampling))
+    vocabulary = running.engine._facts
+    raw = b"".join(vocabulary.piece(token) for token in running.tokens("bytes"))
+    assert running.text("bytes") == raw.decode(errors="replace")
+    assert any(ord(character) > 0x7F and character != "\ufffd" for character in running.text("bytes"))
+
+
+async def test_the_end_of_the_context_ends_a_request(running: RunningEngine) -> None:
+    sampling = SamplingParams(temperature=0, ignore_eos=True)
+    deltas = await running.run(GenerateRequest(id="full", prompt="x" * 500, sampling=sampling))
+    assert (deltas[-1].finish_reason, deltas[-1].usage) == (FinishReason.LENGTH, Usage(500, 12))
+
+
+async def test_messages_and_token_ids_are_prompts_too(running: RunningEngine) -> None:
+    chat = GenerateRequest(
+        id="chat", messages=(ChatMessage(role="user", content="hi"),), sampling=SamplingParams(max_tokens=2)
+    )
+    rendered = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    text = GenerateRequest(id="text", prompt=rendered, sampling=SamplingParams(max_tokens=2))
+    ids = GenerateRequest(id="ids", token_ids=(72, 101), sampling=SamplingParams(max_tokens=2))
+    usages = [(await running.run(request))[-1].usage.prompt_tokens for request in (chat, text, ids)]
+    assert usages == [usages[0], usages[0], 2]
+
+
+async def test_an_empty_prompt_begins_a_text(running: RunningEngine) -> None:
+    deltas = await running.run(GenerateRequest(id="empty", prompt="", sampling=SamplingParams(max_tokens=3)))
+    assert deltas[-1].usage is not None
+    assert deltas[-1].usage.prompt_tokens == 1
+
+
+async def test_the_statistics_count_what_happens(running: RunningEngine) -> None:
+    assert running.engine.stats().kv_total > 0
+    running.submit(greedy("r", "Hello", 400))
+    await running.until(lambda: len(running.tokens("r")) > 20)
+    stats = running.engine.stats()
+    assert stats.running == 1
+    assert stats.kv_used >= 25
+    assert stats.tokens_per_second > 0
+    await running.finish("r")
+    after = running.engine.stats()
+    assert (after.running, after.kv_used, after.prompt_tokens, after.completion_tokens) == (0, 0, 5, 400)
