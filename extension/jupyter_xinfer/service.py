@@ -6,6 +6,7 @@ scheduling, which are the controller's and the engine's.
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -13,8 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from xinfer_runtime.cluster.session import ClusterSession
-from xinfer_runtime.routing.router import Router
+from msgspec.structs import replace
 
 from jupyter_xinfer.auth.runtime_key import RuntimeKey
 from jupyter_xinfer.cluster_access import ClusterAccess
@@ -23,8 +23,10 @@ from jupyter_xinfer.protocol.model_objects import model_object
 from xinfer_runtime import __version__
 from xinfer_runtime.catalog.resolve import resolve
 from xinfer_runtime.cluster.credentials import TlsCredentials
+from xinfer_runtime.cluster.session import ClusterSession
 from xinfer_runtime.errors import EngineError, ModelNotFound, Unavailable, from_info
 from xinfer_runtime.messages import Delta, GenerateRequest, LaunchRequest, ModelStatus, ReplicaState
+from xinfer_runtime.routing.router import Router
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
@@ -68,7 +70,7 @@ class Service:
     async def launch(self, request: LaunchRequest, *, wait_ready: bool) -> str:
         """Launch a model and return its uid; with `wait_ready`, when it is ready or with the reason why not."""
         self._refuse_while_stopping()
-        spec = resolve(request)
+        spec = replace(resolve(request), created=time.time())
         session = await self.cluster.open()
         await session.launch(spec)
         if wait_ready:

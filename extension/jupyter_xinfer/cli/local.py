@@ -20,7 +20,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = commands.add_parser(
         "local",
         help="start JupyterLab with models beside it",
-        description="Start JupyterLab with jupyter-xinfer. Models run on this machine, or on the cluster of --scheduler.",
+        description="Start JupyterLab with jupyter-xinfer. Models run on this machine, or on the cluster given.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

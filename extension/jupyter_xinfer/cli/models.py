@@ -17,7 +17,7 @@ examples:
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     _add_launch(commands)
     listing = _add(commands, "list", "models on the cluster", "jupyter xinfer list --json", list_models)
-    listing.add_argument("--json", action="store_true", help="the server's answer, for programs")
+    listing.add_argument("--json", action="store_true", help="as JSON, for programs")
     stop = _add(commands, "terminate", "stop models", "jupyter xinfer terminate xinfer-demo", terminate, ["stop"])
     stop.add_argument("model_uid", nargs="+")
 

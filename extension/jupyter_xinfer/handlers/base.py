@@ -4,7 +4,7 @@ import asyncio
 import functools
 import re
 from collections.abc import Awaitable, Callable
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NoReturn
 
 import msgspec
 from jupyter_server.auth.decorator import allow_unauthenticated
@@ -37,7 +37,6 @@ _FROM_STATUS: dict[int, type[XinferError]] = {
     413: RequestTooLarge,
 }
 
-H = TypeVar("H", bound="XinferHandler")
 Verb = Callable[..., Awaitable[None]]
 
 
@@ -82,7 +81,7 @@ class XinferHandler(APIHandler):
         if credential is not None and credential.group(1).startswith(PREFIX):
             self._admit_runtime_key(credential.group(1))
         else:
-            await super().prepare()
+            await self._identify_jupyter_user()
             await self._authorize_jupyter_user()
         if len(self.request.body) > MAX_BODY_BYTES:
             raise RequestTooLarge(f"The request body is larger than {MAX_BODY_BYTES // 2**20} MiB.")
@@ -98,11 +97,27 @@ class XinferHandler(APIHandler):
         if not self.service.runtime_key.matches(key):
             raise AuthenticationRequired("The API key is not valid on this server.")
 
+    async def _identify_jupyter_user(self) -> None:
+        try:
+            await super().prepare()
+        except HTTPError as error:
+            # Jupyter checks XSRF first, and would tell a stranger about cookies instead of credentials.
+            if error.status_code == 403 and "_xsrf" in (error.log_message or ""):
+                if self.current_user is None:
+                    self._raise_unknown()
+                raise PermissionDenied(
+                    "A browser's login needs the `X-XSRFToken` header for this, with the value of the `_xsrf` cookie."
+                ) from error
+            raise
+
+    def _raise_unknown(self) -> NoReturn:
+        raise AuthenticationRequired(
+            "This route needs a caller: send the Jupyter token as `Authorization: Bearer <token>`, or log in."
+        )
+
     async def _authorize_jupyter_user(self) -> None:
         if self.current_user is None:
-            raise AuthenticationRequired(
-                "This route needs a caller: send the Jupyter token as `Authorization: Bearer <token>`, or log in."
-            )
+            self._raise_unknown()
         action = self.auth_actions.get(self.request.method or "", "execute")
         allowed = await ensure_async(self.authorizer.is_authorized(self, self.current_user, action, self.auth_resource))
         if not allowed:
