@@ -1,4 +1,4 @@
-"""What pip's verbose output means to someone who waits: one short status per line worth telling, nothing for the rest."""
+"""What pip's verbose output means to someone who waits: a short status for each line that is worth one."""
 
 import re
 

@@ -1,7 +1,7 @@
 """Make a virtual environment, install this checkout into it, and show how far that is.
 
-A second call with nothing changed returns at once: a stamp in the environment holds the digest of what decides the result.
-The install is editable, so a change to a Python module needs no new one.
+A second call with nothing changed returns at once: a stamp in the environment holds the digest of what decides the
+result. The install is editable, so a change to a Python module needs no new one.
 """
 
 import argparse
@@ -118,8 +118,8 @@ def install(venv: Path, extras: str, *, needs_node: bool) -> None:
     if pip.returncode:
         raise InstallError(
             f"pip ended with status {pip.returncode}; its whole output is in {log_path}. If it failed to compile "
-            "llama-cpp-python: that needs a C++ compiler (Debian and Ubuntu: `apt-get install g++`), or a prebuilt wheel, "
-            f"from an index named in {WHEEL_INDEX_VARIABLE}."
+            "llama-cpp-python: that needs a C++ compiler (Debian and Ubuntu: `apt-get install g++`), or a prebuilt "
+            f"wheel, from an index named in {WHEEL_INDEX_VARIABLE}."
         )
     status.end(f"Installed jupyter-xinfer[{extras}] in {venv}")
 
@@ -129,7 +129,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Install this checkout into a virtual environment.")
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv", help="where (default: .venv in the checkout)")
     parser.add_argument("--extras", required=True, help="extras of pyproject.toml, separated by commas")
-    parser.add_argument("--node", action="store_true", help="install Node.js as a wheel when there is no fit one on PATH")
+    parser.add_argument(
+        "--node", action="store_true", help="install Node.js as a wheel when there is no fit one on PATH"
+    )
     options = parser.parse_args(arguments)
     stamp = options.venv / f".installed-{options.extras.replace(',', '-')}"
     digest = install_digest(options.extras)
@@ -143,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"Installing jupyter-xinfer[{options.extras}]: one to two minutes.", flush=True)
         if "llama-cpp" in options.extras.split(","):
             print(
-                "Where pip finds no wheel of llama-cpp-python it compiles llama.cpp, once: about 5 minutes on 2 cores.\n"
+                "Where pip finds no wheel of llama-cpp-python it compiles it, once: about 5 minutes on 2 cores.\n"
                 f"To skip that, name an index with prebuilt wheels: {WHEEL_INDEX_VARIABLE}=URL make ...",
                 flush=True,
             )

@@ -1,8 +1,8 @@
 """The JupyterLab extension's assets: are they stale, what does building them need, and the build itself.
 
-The build backend calls this; so does `python extension/_build/labextension_assets.py`, which builds them in place with the
-output visible. Everything here runs before setuptools starts, because setuptools expands the globs of setup.cfg's data files
-while it reads the file: assets built by one of its own commands would come too late on a fresh checkout.
+The build backend calls this; so does `python extension/_build/labextension_assets.py`, which builds them in place with
+the output visible. Everything here runs before setuptools starts, because setuptools expands the globs of setup.cfg's
+data files while it reads the file: assets built by one of its own commands would come too late on a fresh checkout.
 """
 
 import argparse
@@ -160,7 +160,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: build the assets in place, list what that needs, or run a command with the build's Node.js."""
     parser = argparse.ArgumentParser(description="Build the JupyterLab extension's assets in place.")
     parser.add_argument("--requirements", action="store_true", help="print what building needs, one per line, and exit")
-    parser.add_argument("--run", nargs=argparse.REMAINDER, metavar="COMMAND", help="run a jlpm command in the source folder")
+    parser.add_argument(
+        "--run", nargs=argparse.REMAINDER, metavar="COMMAND", help="run a jlpm command in the source folder"
+    )
     options = parser.parse_args(arguments)
     try:
         if options.requirements:

@@ -1,7 +1,7 @@
 """PEP 517 build backend: setuptools, with the JupyterLab extension built first.
 
-The extension's own build requirements (jupyter-builder, and Node.js as a wheel where there is none) are asked for only when
-its assets are stale: an sdist carries fresh ones, so installing from it needs no Node.js.
+The extension's own build requirements (jupyter-builder, and Node.js as a wheel where there is none) are asked for only
+when its assets are stale: an sdist carries fresh ones, so installing from it needs no Node.js.
 """
 
 import shutil
@@ -24,35 +24,35 @@ __all__ = [
 
 
 def get_requires_for_build_wheel(config_settings: Any = None) -> list[str]:
-    return build_meta.get_requires_for_build_wheel(config_settings) + labextension_assets.requirements()
+    return [*build_meta.get_requires_for_build_wheel(config_settings), *labextension_assets.requirements()]
 
 
 def get_requires_for_build_editable(config_settings: Any = None) -> list[str]:
-    return build_meta.get_requires_for_build_editable(config_settings) + labextension_assets.requirements()
+    return [*build_meta.get_requires_for_build_editable(config_settings), *labextension_assets.requirements()]
 
 
 def get_requires_for_build_sdist(config_settings: Any = None) -> list[str]:
-    return build_meta.get_requires_for_build_sdist(config_settings) + labextension_assets.requirements()
+    return [*build_meta.get_requires_for_build_sdist(config_settings), *labextension_assets.requirements()]
 
 
 def build_wheel(wheel_directory: str, config_settings: Any = None, metadata_directory: str | None = None) -> str:
     _build_assets()
     # setuptools packs whatever an earlier build left here, modules that no longer exist included.
     shutil.rmtree("build/lib", ignore_errors=True)
-    return build_meta.build_wheel(wheel_directory, config_settings, metadata_directory)
+    return str(build_meta.build_wheel(wheel_directory, config_settings, metadata_directory))
 
 
 def build_sdist(sdist_directory: str, config_settings: Any = None) -> str:
     _build_assets()
-    return build_meta.build_sdist(sdist_directory, config_settings)
+    return str(build_meta.build_sdist(sdist_directory, config_settings))
 
 
 def build_editable(wheel_directory: str, config_settings: Any = None, metadata_directory: str | None = None) -> str:
     _build_assets()
-    # setuptools installs the data files of an editable install only if the distribution has a method `has_data`, but the
-    # method is called `has_data_files`. Without this line the panel and the server's configuration would be left out.
+    # setuptools installs the data files of an editable install only if the distribution has a method `has_data`, but
+    # the method is called `has_data_files`. Without this line the panel and the server's configuration are left out.
     Distribution.has_data = Distribution.has_data_files
-    return build_meta.build_editable(wheel_directory, config_settings, metadata_directory)
+    return str(build_meta.build_editable(wheel_directory, config_settings, metadata_directory))
 
 
 def _build_assets() -> None:
