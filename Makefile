@@ -16,7 +16,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: environment ## JupyterLab with a small demo model running; Ctrl-C ends both
-	@exec $(BIN)/jupyter xinfer local --launch $(MODEL) $(if $(HOST),--ip $(HOST)) $(if $(PORT),--port $(PORT))
+	@exec $(BIN)/jupyter xinfer local --launch $(MODEL) $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT))
 
 test: lint chromium ## everything that must pass: lint, then the tests of the JupyterLab extension and of Python
 	$(BIN)/python $(TOOLS)/labextension_assets.py --run run test
