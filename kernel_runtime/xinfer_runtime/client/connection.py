@@ -14,7 +14,7 @@ from xinfer_runtime.client.errors import ConnectionFailed
 CONNECT_SECONDS = 5.0
 
 # A proxy of the site must never see requests to this machine, whatever HTTP_PROXY says.
-_LOCAL = ("all://127.0.0.1", "all://localhost", "all://[::1]")
+LOCAL = ("all://127.0.0.1", "all://localhost", "all://[::1]")
 
 
 def http_options(endpoint: Endpoint, seconds: float) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def http_options(endpoint: Endpoint, seconds: float) -> dict[str, Any]:
         "headers": {**endpoint.headers, "User-Agent": f"jupyter-xinfer/{__version__}"},
         "verify": endpoint.verify,
         "timeout": httpx.Timeout(seconds, connect=CONNECT_SECONDS),
-        "mounts": dict.fromkeys(_LOCAL),
+        "mounts": dict.fromkeys(LOCAL),
     }
 
 

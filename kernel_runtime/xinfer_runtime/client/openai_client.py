@@ -2,12 +2,14 @@
 
 from typing import TYPE_CHECKING, Any
 
-from xinfer_runtime.client.connection import CONNECT_SECONDS, http_options
+from xinfer_runtime.client.connection import CONNECT_SECONDS, LOCAL
 from xinfer_runtime.client.endpoint import Endpoint
 from xinfer_runtime.client.errors import ClientError
 
 if TYPE_CHECKING:
     import openai
+
+_GENERATION_SECONDS = 600.0
 
 
 def _library() -> Any:
@@ -18,18 +20,16 @@ def _library() -> Any:
     return openai
 
 
-def _options(endpoint: Endpoint) -> dict[str, Any]:
-    import httpx
-
-    options = http_options(endpoint, 600.0)
-    # A generation may take long; a server that is not there is known at once.
-    timeout = httpx.Timeout(600.0, connect=CONNECT_SECONDS)
-    return {"verify": options["verify"], "mounts": options["mounts"], "timeout": timeout}
+def _options(library: Any, endpoint: Endpoint) -> dict[str, Any]:
+    # A generation may take long; a server that is not there is known at once. The class of the timeout must be the
+    # library's: its HTTP client need not be the one we use.
+    timeout = library.Timeout(_GENERATION_SECONDS, connect=CONNECT_SECONDS)
+    return {"verify": endpoint.verify, "mounts": dict.fromkeys(LOCAL), "timeout": timeout}
 
 
 def openai_client(endpoint: Endpoint) -> "openai.OpenAI":
     library = _library()
-    http = library.DefaultHttpxClient(**_options(endpoint))
+    http = library.DefaultHttpxClient(**_options(library, endpoint))
     client: openai.OpenAI = library.OpenAI(
         base_url=endpoint.join("v1"), api_key=endpoint.key or "none", http_client=http
     )
@@ -38,7 +38,7 @@ def openai_client(endpoint: Endpoint) -> "openai.OpenAI":
 
 def async_openai_client(endpoint: Endpoint) -> "openai.AsyncOpenAI":
     library = _library()
-    http = library.DefaultAsyncHttpxClient(**_options(endpoint))
+    http = library.DefaultAsyncHttpxClient(**_options(library, endpoint))
     client: openai.AsyncOpenAI = library.AsyncOpenAI(
         base_url=endpoint.join("v1"), api_key=endpoint.key or "none", http_client=http
     )

@@ -17,9 +17,8 @@ from xinfer_runtime.client.errors import ConnectionFailed
 class _Answer:
     """The state of a stream, whoever reads it."""
 
-    def __init__(self, response: httpx.Response, endpoint: Endpoint) -> None:
+    def __init__(self, response: httpx.Response) -> None:
         self._response = response
-        self._endpoint = endpoint
         self._answer = AnswerStream()
         self._closed = False
 
@@ -33,6 +32,36 @@ class _Answer:
         return self.result.text
 
 
+# The readers are functions of their own: a generator that holds the stream would keep it alive when it is dropped.
+def _read(response: httpx.Response, endpoint: Endpoint, answer: AnswerStream) -> Iterator[str]:
+    with closing(response):
+        try:
+            with connection_errors(endpoint):
+                for piece in response.iter_bytes():
+                    yield from answer.feed(piece)
+                    if answer.done:
+                        return
+        except ConnectionFailed:
+            # Closing from another thread breaks the read that is under way; that is no failure.
+            if response.is_closed:
+                return
+            raise
+        answer.check_complete()
+
+
+async def _aread(response: httpx.Response, endpoint: Endpoint, answer: AnswerStream) -> AsyncIterator[str]:
+    try:
+        with connection_errors(endpoint):
+            async for piece in response.aiter_bytes():
+                for text in answer.feed(piece):
+                    yield text
+                if answer.done:
+                    return
+        answer.check_complete()
+    finally:
+        await response.aclose()
+
+
 class TextStream(_Answer, Iterator[str]):
     """An answer as it comes: iterate over its pieces of text.
 
@@ -40,21 +69,8 @@ class TextStream(_Answer, Iterator[str]):
     """
 
     def __init__(self, response: httpx.Response, endpoint: Endpoint) -> None:
-        super().__init__(response, endpoint)
-        self._pieces = self._read()
-
-    def _read(self) -> Iterator[str]:
-        try:
-            with closing(self._response), connection_errors(self._endpoint):
-                for piece in self._response.iter_bytes():
-                    yield from self._answer.feed(piece)
-                    if self._answer.done:
-                        return
-                self._answer.check_complete()
-        except ConnectionFailed:
-            # Closing from another thread breaks the read that is under way; that is no failure.
-            if not self._closed:
-                raise
+        super().__init__(response)
+        self._pieces = _read(response, endpoint, self._answer)
 
     def __iter__(self) -> Self:
         return self
@@ -85,23 +101,8 @@ class AsyncTextStream(_Answer, AsyncIterator[str]):
     """As TextStream, for `async for`. Close it, or use `async with`: dropping it is not enough here."""
 
     def __init__(self, response: httpx.Response, endpoint: Endpoint) -> None:
-        super().__init__(response, endpoint)
-        self._pieces = self._read()
-
-    async def _read(self) -> AsyncIterator[str]:
-        try:
-            with connection_errors(self._endpoint):
-                async for piece in self._response.aiter_bytes():
-                    for text in self._answer.feed(piece):
-                        yield text
-                    if self._answer.done:
-                        return
-                self._answer.check_complete()
-        except ConnectionFailed:
-            if not self._closed:
-                raise
-        finally:
-            await self._response.aclose()
+        super().__init__(response)
+        self._pieces = _aread(response, endpoint, self._answer)
 
     def __aiter__(self) -> Self:
         return self

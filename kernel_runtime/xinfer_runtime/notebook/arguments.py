@@ -35,7 +35,7 @@ class _Parser(argparse.ArgumentParser):
     """argparse that neither prints errors nor ends the process."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}. {self.format_usage().strip()}")
+        raise UsageError(f"{self.prog}: {message}. {self.prog} --help has the options.")
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         raise HelpShown
