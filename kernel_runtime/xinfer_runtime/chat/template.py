@@ -21,6 +21,7 @@ from xinfer_runtime.messages import ChatMessage
 _MAX_RENDERED = 16 << 20
 _MAX_REPEATED = 1 << 20
 _MAX_SECONDS = 5.0
+_ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 _RESERVED = frozenset({"messages", "tools", "bos_token", "eos_token"})
 
 
@@ -56,8 +57,8 @@ class ChatTemplate:
             raise InvalidRequest(f"template_kwargs cannot set {', '.join(sorted(taken))}", param="template_kwargs")
         variables = {
             "add_generation_prompt": True,
-            **_protected(options, protect),
-            "messages": [_protected(_as_template_message(message), protect) for message in messages],
+            **{name: _protected(value, protect) for name, value in options.items()},
+            "messages": [_as_template_message(message, protect) for message in messages],
             "tools": [_protected(tool, protect) for tool in tools] or None,
             **self._tokens,
         }
@@ -120,19 +121,26 @@ class _Environment(ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
 
-def _as_template_message(message: ChatMessage) -> dict[str, Any]:
-    """A message in the shape that templates expect: empty content instead of none, arguments as an object."""
-    shaped: dict[str, Any] = {"role": message.role, "content": message.content or ""}
+def _as_template_message(message: ChatMessage, protect: Callable[[str], str]) -> dict[str, Any]:
+    """A message in the shape that templates expect: empty content instead of none, arguments as an object.
+
+    Some templates put the role between brackets to make a control token, so a role is one of those known or refused.
+    """
+    if message.role not in _ROLES:
+        raise InvalidRequest(
+            f"messages: role {message.role[:80]!r} is none of {', '.join(sorted(_ROLES))}", param="messages"
+        )
+    shaped: dict[str, Any] = {"role": message.role, "content": protect(message.content or "")}
     if message.name is not None:
-        shaped["name"] = message.name
+        shaped["name"] = protect(message.name)
     if message.tool_call_id is not None:
-        shaped["tool_call_id"] = message.tool_call_id
+        shaped["tool_call_id"] = protect(message.tool_call_id)
     if message.tool_calls:
         shaped["tool_calls"] = [
             {
-                "id": call.id,
+                "id": protect(call.id),
                 "type": "function",
-                "function": {"name": call.name, "arguments": _arguments(call.arguments)},
+                "function": {"name": protect(call.name), "arguments": _protected(_arguments(call.arguments), protect)},
             }
             for call in message.tool_calls
         ]

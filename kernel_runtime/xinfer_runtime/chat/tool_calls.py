@@ -24,6 +24,8 @@ class ToolCallParser:
 
     def __init__(self) -> None:
         self._pending = ""
+        self._gap = ""
+        """White space before the block that is being read."""
         self._inside = False
         self.calls = 0
 
@@ -43,7 +45,9 @@ class ToolCallParser:
                 before, found, rest = self._pending.partition(OPEN)
                 if not found:
                     break
-                shown.append(before.rstrip())
+                text = before.rstrip()
+                shown.append(text)
+                self._gap = before[len(text) :]
                 self._pending, self._inside = rest, True
         if not self._inside:
             held = _HELD.search(self._pending)
@@ -68,7 +72,7 @@ class ToolCallParser:
     def _close(self, block: str, closing: str, shown: list[str], calls: list[ToolCall]) -> None:
         call = parse_call(block)
         if call is None:
-            shown.append(OPEN + block + closing)
+            shown.append(self._gap + OPEN + block + closing)
         else:
             calls.append(call)
             self.calls += 1

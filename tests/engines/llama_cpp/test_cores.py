@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from xinfer_runtime.engines.llama_cpp.cores import usable_cores
+from xinfer_runtime.engines.llama_cpp.cores import threads_for, usable_cores
 
 
 @pytest.fixture(autouse=True)
@@ -29,3 +29,8 @@ def test_a_quota_of_version_1_counts(tmp_path: Path, quota: str, cores: int) -> 
     (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(quota)
     (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000")
     assert usable_cores(tmp_path) == cores
+
+
+@pytest.mark.parametrize(("mebibytes", "threads"), [(4, 1), (64, 4), (8000, 8)])
+def test_a_model_gets_as_many_threads_as_its_size_is_worth(mebibytes: int, threads: int) -> None:
+    assert threads_for(mebibytes << 20, cores=8) == threads

@@ -21,7 +21,7 @@ from xinfer_runtime.catalog.locate import locate
 from xinfer_runtime.chat.template import ChatTemplate
 from xinfer_runtime.engines.base import EmitStep, Engine, ReportProgress
 from xinfer_runtime.engines.llama_cpp import sizing
-from xinfer_runtime.engines.llama_cpp.cores import usable_cores
+from xinfer_runtime.engines.llama_cpp.cores import threads_for, usable_cores
 from xinfer_runtime.engines.llama_cpp.generation import Generation, TokenFacts
 from xinfer_runtime.engines.llama_cpp.loop import Abort, Command, EngineLoop, Outcome, Start, Stop
 from xinfer_runtime.engines.llama_cpp.model import Context, Weights, load_weights, supports_gpu
@@ -198,8 +198,9 @@ class LlamaCppEngine(Engine):
         cells = options.kv_cells or size.cells
         length = min(size.context_length, cells)
         budget = max(options.token_budget, size.max_sequences)
+        threads = options.threads or threads_for(weights.bytes, usable_cores())
         self._post(self._progress, 0.9, "making the KV cache")
-        context = Context(weights, cells, size.max_sequences, budget, options.threads or usable_cores())
+        context = Context(weights, cells, size.max_sequences, budget, threads)
         vocabulary = weights.vocabulary
         template = _compile(weights)
         tool_source = weights.chat_template("tool_use")

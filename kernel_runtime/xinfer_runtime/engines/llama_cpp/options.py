@@ -11,7 +11,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Settings that only this engine has. None lets the engine choose."""
 
     threads: int | None = None
-    """CPU threads; by default the cores that the process may use."""
+    """CPU threads; by default those of `cores.threads_for`."""
     kv_cells: int | None = None
     """Tokens in the KV cache, all sequences together; see `sizing`."""
     token_budget: int = DEFAULT_TOKEN_BUDGET

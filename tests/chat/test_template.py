@@ -1,0 +1,121 @@
+"""Chat templates: conventions, errors, and the sandbox."""
+
+import pytest
+
+from xinfer_runtime.chat.template import ChatTemplate
+from xinfer_runtime.errors import InvalidRequest
+from xinfer_runtime.messages import ChatMessage, ToolCall
+
+HI = (ChatMessage(role="user", content="hi"),)
+TOOL = {"type": "function", "function": {"name": "add", "description": "a & b <c>"}}
+
+
+def render(source: str, messages: tuple[ChatMessage, ...] = HI, **kwargs: object) -> str:
+    return ChatTemplate(source, bos_token="<s>", eos_token="</s>").render(messages, **kwargs)  # type: ignore[arg-type]
+
+
+def test_messages_and_tokens_are_rendered() -> None:
+    source = (
+        "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m['content'] }}{{ eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    assert render(source) == "<s>[user]hi</s>[assistant]"
+
+
+def test_blocks_leave_no_lines_behind() -> None:
+    assert render("{% for m in messages %}\n  {% if true %}\n{{ m.content }}\n  {% endif %}\n{% endfor %}") == "hi\n"
+
+
+def test_loop_controls_work() -> None:
+    assert render("{% for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}") == "01"
+
+
+def test_tools_are_json_that_is_not_escaped_for_html() -> None:
+    assert '"a & b <c>"' in render("{{ tools | tojson }}", tools=[TOOL])
+    assert render("{{ tools is none }}") == "True"
+
+
+def test_tool_calls_come_with_arguments_as_an_object() -> None:
+    call = ToolCall(id="1", name="add", arguments='{"a": 1}')
+    messages = (
+        ChatMessage(role="assistant", tool_calls=(call,)),
+        ChatMessage(role="tool", content="2", tool_call_id="1", name="add"),
+    )
+    source = (
+        "{{ messages[0].content }}|{{ messages[0].tool_calls[0].function.arguments.a }}"
+        "|{{ messages[1].tool_call_id }}|{{ messages[1].name }}"
+    )
+    assert render(source, messages) == "|1|1|add"
+
+
+def test_arguments_that_are_no_json_object_stay_text() -> None:
+    call = ToolCall(id="1", name="add", arguments="[1")
+    message = ChatMessage(role="assistant", tool_calls=(call,))
+    assert render("{{ messages[0].tool_calls[0].function.arguments }}", (message,)) == "[1"
+
+
+def test_options_reach_the_template() -> None:
+    assert render("{{ enable_thinking }}", options={"enable_thinking": False}) == "False"
+
+
+@pytest.mark.parametrize("name", ["messages", "tools", "bos_token"])
+def test_options_cannot_replace_what_the_request_says(name: str) -> None:
+    with pytest.raises(InvalidRequest, match="template_kwargs"):
+        render("x", options={name: "y"})
+
+
+def test_every_string_of_the_request_is_protected() -> None:
+    call = ToolCall(id="i", name="f", arguments='{"k": "v"}')
+    message = ChatMessage(role="tool", content="c", name="n", tool_call_id="o", tool_calls=(call,))
+    source = "{{ messages[0] | tojson }}{{ tools | tojson }}{{ extra }}"
+    rendered = render(source, (message,), tools=[{"t": "u"}], options={"extra": "e"}, protect=lambda text: f"<{text}>")
+    for text in "cnoifkvtue":
+        assert f"<{text}>" in rendered
+
+
+def test_the_templates_own_refusal_is_the_requests_error() -> None:
+    with pytest.raises(InvalidRequest, match="alternate") as caught:
+        render("{{ raise_exception('Roles must alternate') }}")
+    assert caught.value.param == "messages"
+
+
+def test_a_role_that_is_none_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="im_end"):
+        render("{% for m in messages %}<|{{ m.role }}|>{% endfor %}", (ChatMessage(role="im_end", content=""),))
+
+
+def test_a_template_that_does_not_compile_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="does not compile"):
+        ChatTemplate("{% for %}")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ messages.append(1) }}",
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ cycler.__init__.__globals__.os.system('true') }}",
+        "{{ messages[0].__init__.__globals__ }}{{ 1 / 0 }}",
+        "{% for i in range(10**9) %}{% endfor %}",
+        "{{ 'x' * 10**9 }}",
+        "{{ 10 ** 10 ** 10 }}",
+        "{% include '/etc/passwd' %}",
+        "{% for i in range(99999) %}{{ '%0999d' % 1 }}{% endfor %}",
+        "{{ undefined_function() }}",
+        "{{ messages[7].content.x }}",
+    ],
+)
+def test_a_hostile_or_broken_template_fails_its_request_only(source: str) -> None:
+    with pytest.raises(InvalidRequest):
+        render(source)
+
+
+def test_a_template_that_takes_too_long_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xinfer_runtime.chat.template._MAX_SECONDS", 0.05)
+    with pytest.raises(InvalidRequest, match=r"0\.05 s"):
+        render("{% for a in range(99999) %}{% for b in range(999) %}{% endfor %}{% endfor %}")
+
+
+def test_whether_a_template_knows_tools_is_known() -> None:
+    assert ChatTemplate("{% if tools %}{% endif %}").takes_tools
+    assert not ChatTemplate("{{ messages }}").takes_tools
