@@ -15,8 +15,11 @@ MODEL ?= xinfer-demo
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# Jupyter refuses to run as root unless told to; in a container there often is no other user.
+RUN_OPTIONS = $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(if $(filter 0,$(shell id -u)),--allow-root)
+
 run: environment ## JupyterLab with a small demo model running; Ctrl-C ends both
-	@exec $(BIN)/jupyter xinfer local --launch $(MODEL) $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT))
+	@exec $(BIN)/jupyter xinfer local --launch $(MODEL) $(RUN_OPTIONS)
 
 test: lint chromium ## everything that must pass: lint, then the tests of the JupyterLab extension and of Python
 	$(BIN)/python $(TOOLS)/labextension_assets.py --run run test

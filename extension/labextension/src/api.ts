@@ -58,7 +58,7 @@ export interface ISpec {
 export interface IRegistration {
   model_name: string;
   model_description: string;
-  context_length: number | null;
+  context_length?: number | null;
   model_specs: ISpec[];
 }
 

@@ -62,9 +62,11 @@ function Facts({ model, trans }: { model: IModel; trans: TranslationBundle }): R
     model.context_length ? trans.__('%1 context', formatTokens(model.context_length)) : '',
     model.memory_bytes ? formatBytes(model.memory_bytes) : ''
   ];
+  // Lines break between facts, not inside of one.
+  const unbroken = facts.filter(Boolean).map(fact => fact.replaceAll(' ', '\u00a0'));
   return (
     <p className="jp-xinfer-Card-facts" title={model.model_path ?? ''}>
-      {facts.filter(Boolean).join(' · ')}
+      {unbroken.join(' · ')}
     </p>
   );
 }

@@ -50,7 +50,7 @@ export class Client {
     body?: ILaunchRequest
   ): Promise<T> {
     const url = URLExt.join(this._settings.baseUrl, ...path.map(encodeURIComponent)) + query;
-    const init: RequestInit = { method, cache: 'no-store' };
+    const init: RequestInit = { method };
     if (body) {
       init.body = JSON.stringify(body);
     }

@@ -31,6 +31,14 @@ export function LaunchForm({ launch, registrations, trans }: ILaunchProps): Reac
   const [choices, setChoices] = React.useState(() => firstChoices(registrations));
   const [isLaunching, setIsLaunching] = React.useState(false);
   const [problem, setProblem] = React.useState('');
+  const end = React.useRef<HTMLButtonElement>(null);
+
+  React.useEffect(() => {
+    if (problem) {
+      // The reason has just pushed the button down, maybe both out of sight.
+      end.current?.scrollIntoView({ block: 'nearest' });
+    }
+  }, [problem]);
 
   const change = (changed: IChoices): void => {
     setChoices(changed);
@@ -73,6 +81,7 @@ export function LaunchForm({ launch, registrations, trans }: ILaunchProps): Reac
       />
       {problem && <ErrorMessage message={problem} />}
       <button
+        ref={end}
         type="submit"
         className="jp-mod-styled jp-mod-accept jp-xinfer-LaunchButton"
         data-xinfer="launch-button"
@@ -167,7 +176,7 @@ function AdvancedFields({
         label={trans.__('UID')}
         note={trans.__('The name that requests use; empty for the name of the model')}
         name="uid-input"
-        pattern="[A-Za-z0-9._-]+"
+        pattern="[A-Za-z0-9._\-]+"
         title={trans.__('Letters, digits, dots, dashes and underscores')}
         value={choices.uid}
         onChange={uid => onChange({ ...choices, uid })}
