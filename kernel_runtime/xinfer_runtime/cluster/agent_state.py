@@ -1,0 +1,345 @@
+"""The node agent's decisions: a state machine without I/O, events in, instructions out.
+
+It turns what the controller wants into processes: starts and ends them, and starts those that crashed again, at once
+the first time and then after 1, 2, 4 ... 60 s, from the start again after a minute of health. A replica that says its
+model file or its spec is bad is not started again: it would fail the same way. `agent.py` does the I/O.
+"""
+
+import signal
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from xinfer_runtime.cluster.protocol import AgentEvent, ReplicaWant, Sync
+from xinfer_runtime.errors import EngineError, ErrorInfo, from_info
+from xinfer_runtime.messages import ModelEvent, ModelInfo, Replica, ReplicaState
+
+HEALTHY_AFTER = 60.0
+LONGEST_DELAY = 60.0
+SILENCE_LIMIT = 30.0
+"""Seconds without a sign of life after which a replica that had shown some is ended."""
+DRAIN_SECONDS = 5.0
+"""What the streams of a replica that is not wanted any more are given to finish."""
+KILL_AFTER = 3.0
+"""Seconds past its drain after which a process is ended by force."""
+
+_EVENTS_KEPT = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """The controller said what the node is to run."""
+
+    sync: Sync
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    process: int
+    pid: int
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    process: int
+    progress: float
+    stage: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    process: int
+    info: ModelInfo
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFailed:
+    """The model was not loaded. The process still has to end, with `Exited`."""
+
+    process: int
+    error: ErrorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """The process says that it lives."""
+
+    process: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """The process is gone; `returncode` as subprocess has it, None where it never started. `tail` ends its stderr."""
+
+    process: int
+    returncode: int | None
+    tail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ShutDown:
+    """The node goes away: end everything, giving streams `seconds`."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Woke:
+    """The time that `next_wakeup` gave has come."""
+
+
+Event = Synced | Listening | Progressed | Ready | LoadFailed | Beat | Exited | ShutDown | Woke
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    process: int
+    want: ReplicaWant
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Have the process finish its streams within `seconds` and end."""
+
+    process: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    process: int
+
+
+Instruction = Start | Drain | Kill
+
+
+@dataclass(slots=True)
+class _Slot:
+    """A replica of this node. Without a `process` it waits for `retry_at`, or for good where that is None."""
+
+    want: ReplicaWant
+    replica: Replica
+    process: int | None = None
+    retry_at: float | None = None
+    crashes: int = 0
+    ready_since: float | None = None
+    seen: float | None = None
+    failure: ErrorInfo | None = None
+    wanted: bool = True
+    kill_at: float | None = None
+
+
+class AgentState:
+    """What a node runs. `node` is its label, `new_token` makes the secret that opens a replica's link."""
+
+    def __init__(self, node: str, new_token: Callable[[], str]) -> None:
+        self.epoch = ""
+        self.generation = -1
+        self.version = 0
+        """Grows with every change that the controller should hear of."""
+        self._node = node
+        self._new_token = new_token
+        self._slots: list[_Slot] = []
+        self._events: deque[AgentEvent] = deque(maxlen=_EVENTS_KEPT)
+        self._event_number = 0
+        self._processes = 0
+        self._closing = False
+
+    @property
+    def replicas(self) -> tuple[tuple[str, Replica], ...]:
+        """(incarnation, replica) of everything that runs here or should."""
+        return tuple((slot.want.incarnation, slot.replica) for slot in self._slots)
+
+    @property
+    def events(self) -> tuple[AgentEvent, ...]:
+        return tuple(self._events)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no process is left."""
+        return all(slot.process is None for slot in self._slots)
+
+    def next_wakeup(self) -> float | None:
+        """When to send `Woke`, in the time of `handle`'s `now`."""
+        times = [
+            slot.retry_at
+            for slot in self._slots
+            if slot.process is None and slot.wanted and not self._leaving(slot.want.id)
+        ]
+        times += [slot.kill_at for slot in self._slots if slot.process is not None]
+        times += [slot.seen + SILENCE_LIMIT for slot in self._slots if slot.process is not None and slot.seen]
+        return min((time for time in times if time is not None), default=None)
+
+    def handle(self, event: Event, now: float, clock: float = 0.0) -> list[Instruction]:
+        """Apply one event. `now` is monotonic; `clock` is unix time, for people."""
+        instructions: list[Instruction] = []
+        match event:
+            case Synced(sync):
+                instructions += self._sync(sync, now)
+            case ShutDown(seconds):
+                self._closing = True
+                for slot in self._slots:
+                    instructions += self._release(slot, seconds, now)
+            case Woke():
+                instructions += self._overdue(now)
+            case Exited():
+                slot = self._slot(event.process)
+                if slot is not None:
+                    self._exited(slot, event, now, clock)
+            case _:
+                slot = self._slot(event.process)
+                if slot is not None:
+                    self._heard(slot, event, now, clock)
+        if not isinstance(event, Beat | Woke):
+            self.version += 1
+        self._drop_released()
+        instructions += self._starts(now)
+        return instructions
+
+    # ---- events
+
+    def _sync(self, sync: Sync, now: float) -> list[Instruction]:
+        if sync.epoch == self.epoch and sync.generation < self.generation:
+            return []
+        self.epoch, self.generation = sync.epoch, sync.generation
+        wanted = {want.incarnation: want for want in sync.wants}
+        instructions: list[Instruction] = []
+        for slot in self._slots:
+            if slot.wanted and slot.want.incarnation not in wanted:
+                instructions += self._release(slot, DRAIN_SECONDS, now)
+        if not self._closing:
+            known = {slot.want.incarnation for slot in self._slots}
+            self._slots += [self._new_slot(want, now) for want in sync.wants if want.incarnation not in known]
+        return instructions
+
+    def _new_slot(self, want: ReplicaWant, now: float) -> _Slot:
+        replica = Replica(id=want.id, uid=want.spec.uid, node=self._node, message="starting")
+        return _Slot(want, replica, retry_at=now)
+
+    def _release(self, slot: _Slot, seconds: float, now: float) -> list[Instruction]:
+        slot.wanted = False
+        slot.replica = replace(slot.replica, state=ReplicaState.DRAINING, message="stopping")
+        if slot.process is None:
+            return []
+        kill_at = now + seconds + KILL_AFTER
+        slot.kill_at = kill_at if slot.kill_at is None else min(slot.kill_at, kill_at)
+        return [Drain(slot.process, seconds)]
+
+    def _heard(self, slot: _Slot, event: Listening | Progressed | Ready | LoadFailed | Beat, now: float, clock: float) -> None:
+        slot.seen = now
+        old = slot.replica
+        match event:
+            case Listening(_, pid, address):
+                slot.replica = replace(old, pid=pid, address=address)
+            case Progressed(_, progress, stage) if slot.wanted:
+                state = ReplicaState.DOWNLOADING if stage == "downloading" else ReplicaState.LOADING
+                slot.replica = replace(old, state=state, progress=min(max(progress, 0.0), 1.0), message=stage)
+            case Ready(_, info) if slot.wanted:
+                slot.ready_since = now
+                slot.replica = replace(
+                    old, state=ReplicaState.READY, progress=1.0, message="", error=None, info=info
+                )
+                self._tell(slot, "INFO", clock, "is ready")
+            case LoadFailed(_, error):
+                slot.failure = error
+                slot.kill_at = now + KILL_AFTER
+            case _:
+                pass
+
+    def _exited(self, slot: _Slot, event: Exited, now: float, clock: float) -> None:
+        slot.process = None
+        slot.kill_at = slot.seen = None
+        slot.replica = replace(slot.replica, address="", token="", pid=0, progress=0.0)
+        if not slot.wanted:
+            return
+        failure, slot.failure = slot.failure, None
+        healthy = slot.ready_since is not None and now - slot.ready_since >= HEALTHY_AFTER
+        slot.ready_since = None
+        if failure is not None and from_info(failure).status == 400:
+            slot.retry_at = None
+            slot.replica = replace(slot.replica, state=ReplicaState.FAILED, message=failure.message, error=failure)
+            self._tell(slot, "ERROR", clock, f"failed: {failure.message}")
+            return
+        if healthy:
+            slot.crashes = 0
+        elif failure is not None:
+            # An engine that refuses in words will hardly change its mind within a second.
+            slot.crashes = max(slot.crashes, 1)
+        delay = 0.0 if slot.crashes == 0 else min(2.0 ** (slot.crashes - 1), LONGEST_DELAY)
+        slot.crashes += 1
+        slot.retry_at = now + delay
+        why = f"failed: {failure.message}" if failure is not None else f"died ({describe_exit(event)})"
+        content = f"{why}; restarting in {delay:.0f} s"
+        info = failure if failure is not None else EngineError(f"replica {slot.replica.id} {content}").info
+        slot.replica = replace(
+            slot.replica,
+            state=ReplicaState.LOADING if delay == 0 else ReplicaState.FAILED,
+            message=content,
+            error=None if delay == 0 else info,
+            restarts=slot.replica.restarts + 1,
+        )
+        self._tell(slot, "WARNING", clock, content)
+
+    def _overdue(self, now: float) -> list[Instruction]:
+        instructions: list[Instruction] = []
+        for slot in self._slots:
+            if slot.process is None:
+                continue
+            silent = slot.seen is not None and now - slot.seen >= SILENCE_LIMIT
+            if silent or (slot.kill_at is not None and now >= slot.kill_at):
+                slot.seen = slot.kill_at = None
+                instructions.append(Kill(slot.process))
+        return instructions
+
+    def _starts(self, now: float) -> list[Instruction]:
+        instructions: list[Instruction] = []
+        for slot in self._slots:
+            due = slot.wanted and slot.process is None and slot.retry_at is not None and slot.retry_at <= now
+            if not due or self._closing or self._leaving(slot.want.id):
+                continue
+            self._processes += 1
+            slot.process, slot.retry_at = self._processes, None
+            token = self._new_token()
+            message = slot.replica.message if slot.replica.restarts else "starting"
+            slot.replica = replace(
+                slot.replica, state=ReplicaState.LOADING, token=token, message=message, error=None, info=None
+            )
+            self.version += 1
+            instructions.append(Start(slot.process, slot.want, token))
+        return instructions
+
+    # ---- parts
+
+    def _slot(self, process: int) -> _Slot | None:
+        return next((slot for slot in self._slots if slot.process == process), None)
+
+    def _leaving(self, replica_id: str) -> bool:
+        """Whether an earlier incarnation still runs: its memory comes back first."""
+        return any(slot.want.id == replica_id and not slot.wanted for slot in self._slots)
+
+    def _drop_released(self) -> None:
+        self._slots = [slot for slot in self._slots if slot.wanted or slot.process is not None]
+
+    def _tell(self, slot: _Slot, kind: str, clock: float, content: str) -> None:
+        self._event_number += 1
+        text = f"replica {slot.replica.id} on {self._node} {content}"
+        event = ModelEvent(type=kind, time=clock, content=text)
+        self._events.append(AgentEvent(number=self._event_number, uid=slot.replica.uid, event=event))
+
+
+def describe_exit(event: Exited) -> str:
+    """How a process ended, and the last line it wrote, for people."""
+    if event.returncode is None:
+        how = "it could not be started"
+    elif event.returncode < 0:
+        how = f"signal {-event.returncode}"
+        if event.returncode == -signal.SIGKILL:
+            how += ", as when the system runs out of memory"
+    else:
+        how = f"exit code {event.returncode}"
+    lines = event.tail.strip().splitlines()
+    return f"{how}: {lines[-1].strip()}" if lines else how

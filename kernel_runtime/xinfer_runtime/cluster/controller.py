@@ -1,0 +1,268 @@
+"""The controller: a plugin of the Dask scheduler that owns the table of models. It does the I/O of `control_state`.
+
+It speaks with gateways and node agents by RPC handlers alone. New stream handlers would be shorter, but an unknown
+stream operation makes Dask drop the worker, so versions could never mix.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from distributed.comm import Comm
+from distributed.core import Status
+from distributed.diagnostics.plugin import SchedulerPlugin
+
+from xinfer_runtime.cluster.control_state import (
+    ControlState,
+    Event,
+    HeartbeatSeen,
+    LaunchAsked,
+    NodeLeft,
+    Persist,
+    Publish,
+    Reported,
+    Restored,
+    SendSync,
+    SyncFailed,
+    TerminateAsked,
+    Ticked,
+)
+from xinfer_runtime.cluster.desired_table import DesiredTable
+from xinfer_runtime.cluster.protocol import METRIC, Answer, Inspection, NodeReport, Snapshot, Sync, decode, encode
+from xinfer_runtime.cluster.watchers import Watchers
+from xinfer_runtime.errors import ErrorInfo, Unavailable, XinferError
+from xinfer_runtime.messages import ModelSpec
+
+if TYPE_CHECKING:
+    from distributed.scheduler import Scheduler
+
+logger = logging.getLogger("xinfer.controller")
+
+PLUGIN_NAME: Final = "xinfer-controller"
+_TICK = 1.0
+_RPC_TIMEOUT = 5.0
+_INSPECT_TIMEOUT = 30.0
+_NODE_WAIT = 30.0
+_DRAIN_WAIT = 30.0
+_LOCK_WAIT = 5.0
+_SYNCS_AT_ONCE = 64
+
+
+class Controller(SchedulerPlugin):
+    """Register it with `idempotent=True`. `home` keeps the desired table; without it a restart forgets the models."""
+
+    name = PLUGIN_NAME
+    idempotent = True
+
+    def __init__(self, home: str | None = None) -> None:
+        self._home = home
+
+    async def start(self, scheduler: "Scheduler") -> None:
+        self._scheduler = scheduler
+        self._state = ControlState(epoch=secrets.token_hex(8))
+        self._revision = 0
+        self._watchers = Watchers()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+        self._sync_slots = asyncio.Semaphore(_SYNCS_AT_ONCE)
+        self._save_lock = asyncio.Lock()
+        self._unsaved: tuple[ModelSpec, ...] | None = None
+        self._table = DesiredTable(Path(self._home)) if self._home else None
+        if self._table is not None:
+            await self._restore(self._table)
+        scheduler.handlers.update(
+            xinfer_launch=self._launch,
+            xinfer_terminate=self._terminate,
+            xinfer_report=self._report,
+            xinfer_get=self._get,
+            xinfer_watch=self._watch,
+        )
+        self._spawn(self._tick())
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._watchers.close()
+        if self._table is not None:
+            await asyncio.to_thread(self._table.release)
+
+    def remove_worker(self, scheduler: "Scheduler", worker: str, **_: Any) -> None:
+        self._handle(NodeLeft(worker))
+
+    def valid_workers_downscaling(self, scheduler: "Scheduler", workers: list[Any]) -> list[Any]:
+        """Adaptive clusters may close nodes without replicas only."""
+        busy = self._state.busy_nodes()
+        return [worker for worker in workers if worker.address not in busy]
+
+    # ---- RPC handlers: bytes in, bytes out
+
+    async def _launch(self, spec: bytes) -> bytes:
+        return await self._answer(lambda: self._do_launch(decode(spec, ModelSpec)))
+
+    async def _do_launch(self, spec: ModelSpec) -> Answer:
+        await self._until(lambda: not self._state.draining(spec.uid), _DRAIN_WAIT)
+        self._state.check_launch(spec)
+        await self._until(lambda: bool(self._state.nodes()), _NODE_WAIT)
+        addresses = self._state.nodes()
+        inspections = await asyncio.gather(*(self._inspect(address, spec) for address in addresses))
+        refusals: dict[str, ErrorInfo] = {}
+        found = spec
+        for address, inspection in zip(addresses, inspections, strict=True):
+            if isinstance(inspection, ErrorInfo):
+                refusals[address] = inspection
+                continue
+            self._handle(Reported(address, inspection.report))
+            if inspection.error is not None:
+                refusals[address] = inspection.error
+            elif inspection.spec is not None:
+                # Each node finds the file by itself when it starts a replica: paths may differ, and change.
+                found = msgspec.structs.replace(inspection.spec, path=spec.path)
+        self._handle(LaunchAsked(found, refusals))
+        await self._persisted()
+        return Answer(revision=self._revision, status=self._state.status(spec.uid))
+
+    async def _terminate(self, uid: str) -> bytes:
+        async def terminate() -> Answer:
+            self._handle(TerminateAsked(uid))
+            await self._persisted()
+            return Answer(revision=self._revision, status=self._state.status(uid))
+
+        return await self._answer(terminate)
+
+    async def _report(self, address: str, report: bytes) -> str:
+        """Returns the epoch: the agent takes anything else for a controller that is not there yet."""
+        if address in self._scheduler.workers:
+            self._handle(Reported(address, decode(report, NodeReport)))
+        return self._state.epoch
+
+    async def _get(self) -> bytes:
+        return encode(self._snapshot())
+
+    async def _watch(self, comm: Comm) -> Status:
+        """Hold `comm` and write every change to it, until the gateway leaves."""
+        self._watchers.add(comm, encode(self._snapshot()))
+        try:
+            await comm.read()
+        except OSError:
+            logger.debug("a gateway left")
+        finally:
+            self._watchers.discard(comm)
+            comm.abort()
+        return Status.dont_reply
+
+    async def _answer(self, action: Callable[[], Awaitable[Answer]]) -> bytes:
+        try:
+            return encode(await action())
+        except XinferError as error:
+            return encode(Answer(error=error.info))
+
+    def _snapshot(self) -> Snapshot:
+        return Snapshot(epoch=self._state.epoch, revision=self._revision, models=self._state.statuses())
+
+    # ---- the state machine's outside
+
+    def _handle(self, event: Event) -> None:
+        for instruction in self._state.handle(event, time.time()):
+            match instruction:
+                case SendSync(address, sync):
+                    self._spawn(self._send_sync(address, sync))
+                case Publish(uid, status):
+                    self._revision += 1
+                    self._watchers.publish(self._revision, uid, status)
+                case Persist(specs):
+                    self._unsaved = specs
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK)
+            for worker in list(self._scheduler.workers.values()):
+                metric = worker.metrics.get(METRIC)
+                if metric:
+                    self._handle(HeartbeatSeen(worker.address, metric["boot"], metric["seq"]))
+            self._handle(Ticked())
+            self._watchers.beat(self._revision)
+
+    async def _send_sync(self, address: str, sync: Sync) -> None:
+        try:
+            async with self._sync_slots:
+                reply = await self._call_agent(address, _RPC_TIMEOUT, "xinfer_sync", sync=encode(sync))
+                self._handle(Reported(address, decode(reply, NodeReport)))
+        except Exception as error:  # Dask raises whatever the agent raised
+            logger.warning("node %s did not take its wants, will try again: %r", address, error)
+            self._handle(SyncFailed(address))
+
+    async def _inspect(self, address: str, spec: ModelSpec) -> Inspection | ErrorInfo:
+        try:
+            reply = await self._call_agent(address, _INSPECT_TIMEOUT, "xinfer_inspect", spec=encode(spec))
+            return decode(reply, Inspection)
+        except Exception as error:  # Dask raises whatever the agent raised
+            return Unavailable(f"node {address} did not answer: {error!r}").info
+
+    async def _call_agent(self, address: str, timeout: float, operation: str, **message: bytes) -> bytes:
+        """Raises TypeError where the agent does not answer in its own terms, and whatever Dask raises."""
+        remote = self._scheduler.rpc(address)
+        reply = await asyncio.wait_for(getattr(remote, operation)(**message), timeout)
+        if not isinstance(reply, bytes):
+            raise TypeError(f"{operation} was answered with {reply!r}")
+        return reply
+
+    async def _restore(self, table: DesiredTable) -> None:
+        try:
+            if not await self._own(table):
+                logger.warning("%s belongs to another cluster that runs: models will not be kept", table.path)
+                self._table = None
+                return
+            self._handle(Restored(await asyncio.to_thread(table.load)))
+        except msgspec.MsgspecError as error:
+            aside = await asyncio.to_thread(table.set_aside)
+            logger.error("%s cannot be read (%s), no model is restored; it is kept as %s", table.path, error, aside)
+        except OSError as error:
+            logger.error("%s cannot be used, models will not be kept: %s", table.path, error)
+            self._table = None
+
+    async def _own(self, table: DesiredTable) -> bool:
+        """The former owner may be about to end: its Jupyter server was restarted."""
+        deadline = time.monotonic() + _LOCK_WAIT
+        while not await asyncio.to_thread(table.acquire):
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(0.2)
+        return True
+
+    async def _persisted(self) -> None:
+        """Write what is unsaved. Models run on without the file, so a full disk is logged and not raised."""
+        async with self._save_lock:
+            specs, self._unsaved = self._unsaved, None
+            if specs is None or self._table is None:
+                return
+            try:
+                await asyncio.to_thread(self._table.save, specs)
+            except OSError as error:
+                logger.error("%s was not written, a restart will not know this change: %s", self._table.path, error)
+
+    async def _until(self, condition: Callable[[], bool], seconds: float) -> None:
+        """Wait for `condition`, at most `seconds`; what follows finds out whether it holds."""
+        deadline = time.monotonic() + seconds
+        while not condition() and (left := deadline - time.monotonic()) > 0:
+            try:
+                await asyncio.wait_for(self._changed.wait(), left)
+            except TimeoutError:
+                return
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a task of the controller failed", exc_info=error)

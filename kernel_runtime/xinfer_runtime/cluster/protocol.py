@@ -1,0 +1,136 @@
+"""The messages between gateway, controller and node agent: msgpack bytes inside Dask RPCs.
+
+Dask would unpickle what it does not know; bytes of our own typed messages it only passes on.
+"""
+
+from typing import Final, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from xinfer_runtime.errors import ErrorInfo
+from xinfer_runtime.messages import ModelEvent, ModelSpec, ModelStatus, Replica
+
+METRIC: Final = "xinfer"
+"""The name of the agent's entry in the metrics of Dask's heartbeats: `{"boot", "seq"}` of its newest report."""
+
+
+class ReplicaWant(Struct, frozen=True, kw_only=True):
+    """A replica that a node is to run. A new `incarnation` under the same id replaces the process that is there."""
+
+    id: str
+    incarnation: str
+    spec: ModelSpec
+
+
+class Sync(Struct, frozen=True, kw_only=True):
+    """Controller to agent: all that the node is to run, no more and no less.
+
+    `generation` counts the changes of this node's wants within `epoch`, one life of the controller.
+    """
+
+    epoch: str
+    generation: int
+    wants: tuple[ReplicaWant, ...] = ()
+
+
+class Inventory(Struct, frozen=True, kw_only=True):
+    """A node as measured just now; memory in bytes. `host` tells nodes that share one memory."""
+
+    host: str
+    label: str
+    cpus: int
+    memory_total: int
+    memory_available: int
+
+
+class ReplicaReport(Struct, frozen=True, kw_only=True):
+    """A replica as its agent sees it. `memory_private` is what the process holds that the kernel cannot drop, in bytes."""
+
+    incarnation: str
+    replica: Replica
+    memory_private: int = 0
+
+
+class AgentEvent(Struct, frozen=True, kw_only=True):
+    """Something that happened on a node; `number` grows by one each, so that a repeated report repeats nothing."""
+
+    number: int
+    uid: str
+    event: ModelEvent
+
+
+class NodeReport(Struct, frozen=True, kw_only=True):
+    """Agent to controller: everything the node runs, after applying `generation` of `epoch`.
+
+    `seq` orders the reports of one life of the agent, `boot`: they travel on several connections.
+    """
+
+    boot: str
+    seq: int
+    epoch: str = ""
+    generation: int = -1
+    inventory: Inventory
+    replicas: tuple[ReplicaReport, ...] = ()
+    events: tuple[AgentEvent, ...] = ()
+
+
+class Inspection(Struct, frozen=True, kw_only=True):
+    """Agent to controller: the spec with what the node's file says, or why the node cannot run it."""
+
+    report: NodeReport
+    spec: ModelSpec | None = None
+    error: ErrorInfo | None = None
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """Controller to gateway: the table's revision after the change, and the model; or an error."""
+
+    revision: int = 0
+    status: ModelStatus | None = None
+    error: ErrorInfo | None = None
+
+
+class Snapshot(Struct, frozen=True, kw_only=True, tag="snapshot"):
+    """The first message of a watch: the whole table."""
+
+    epoch: str
+    revision: int
+    models: tuple[ModelStatus, ...]
+
+
+class Change(Struct, frozen=True, kw_only=True, tag="change"):
+    """One model of the table changed; `status` is None when it is gone."""
+
+    revision: int
+    uid: str
+    status: ModelStatus | None
+
+
+class Beat(Struct, frozen=True, kw_only=True, tag="beat"):
+    """Nothing changed, but the controller lives."""
+
+    revision: int
+
+
+WatchMessage = Snapshot | Change | Beat
+
+T = TypeVar("T")
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode(message: Struct) -> bytes:
+    return _encoder.encode(message)
+
+
+def decode(data: bytes, kind: type[T]) -> T:
+    """Raises msgspec.ValidationError or msgspec.DecodeError for anything else than a `kind`."""
+    return msgspec.msgpack.decode(data, type=kind)
+
+
+_watch_decoder: msgspec.msgpack.Decoder[WatchMessage] = msgspec.msgpack.Decoder(WatchMessage)
+
+
+def decode_watch(data: bytes) -> WatchMessage:
+    return _watch_decoder.decode(data)

@@ -1,0 +1,87 @@
+"""One link as the replica holds it: its streams, what they may be sent, and what waits for credit."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from xinfer_runtime.messages import Delta, EngineStats
+from xinfer_runtime.routing.frames import INITIAL_CREDIT, Message, Step
+from xinfer_runtime.routing.merge import merge
+from xinfer_runtime.routing.outbox import Outbox
+
+_STATS_SECONDS = 0.25
+_CREDIT_LIMIT = 1 << 20
+
+
+@dataclass(slots=True)
+class _Stream:
+    """`waiting` has the deltas that are not sent yet; together they are at most what the model can make."""
+
+    engine_id: str
+    credit: int = INITIAL_CREDIT
+    waiting: list[Delta] = field(default_factory=list)
+
+
+class Peer:
+    """A link to one gateway. `stats` gives the load that now and then goes along."""
+
+    def __init__(self, writer: asyncio.StreamWriter, stats: Callable[[], EngineStats]) -> None:
+        self.outbox = Outbox(writer, self._collect)
+        self._stats = stats
+        self._stats_due = 0.0
+        self._streams: dict[str, _Stream] = {}
+        self._sendable: set[str] = set()
+
+    def has(self, stream_id: str) -> bool:
+        return stream_id in self._streams
+
+    def open(self, stream_id: str, engine_id: str) -> None:
+        self._streams[stream_id] = _Stream(engine_id)
+
+    def close(self, stream_id: str) -> str | None:
+        """Forget a stream; returns the engine's id of it, or None for one that ended before."""
+        stream = self._streams.pop(stream_id, None)
+        self._sendable.discard(stream_id)
+        return stream.engine_id if stream is not None else None
+
+    def deliver(self, stream_id: str, delta: Delta) -> None:
+        """Send `delta` with this loop turn's frame, or when there is credit again."""
+        stream = self._streams[stream_id]
+        stream.waiting.append(delta)
+        if stream.credit > 0:
+            self._sendable.add(stream_id)
+            self.outbox.wake()
+
+    def credit(self, stream_id: str, deltas: int) -> None:
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            return
+        stream.credit = min(stream.credit + max(0, deltas), _CREDIT_LIMIT)
+        if stream.waiting and stream.credit > 0:
+            self._sendable.add(stream_id)
+            self.outbox.wake()
+
+    @property
+    def sent(self) -> bool:
+        """Whether nothing waits for credit or for the socket."""
+        return not any(stream.waiting for stream in self._streams.values())
+
+    def _collect(self) -> list[Message]:
+        deltas: list[Delta] = []
+        for stream_id in self._sendable:
+            stream = self._streams[stream_id]
+            delta = merge(stream.waiting, stream_id)
+            stream.waiting = []
+            stream.credit -= 1
+            deltas.append(delta)
+            if delta.last:
+                del self._streams[stream_id]
+        self._sendable.clear()
+        return [Step(tuple(deltas), self._due_stats())] if deltas else []
+
+    def _due_stats(self) -> EngineStats | None:
+        now = asyncio.get_running_loop().time()
+        if now < self._stats_due:
+            return None
+        self._stats_due = now + _STATS_SECONDS
+        return self._stats()

@@ -1,0 +1,224 @@
+"""The replica's end of the links: gateways submit requests here, and each engine step goes back as one frame per link."""
+
+import asyncio
+import hmac
+import itertools
+import logging
+import ssl
+from collections.abc import Sequence
+from typing import Final
+
+from msgspec.structs import replace
+
+from xinfer_runtime.cluster.replica_peer import Peer
+from xinfer_runtime.engines.base import Engine
+from xinfer_runtime.errors import EngineError, ErrorInfo, ModelNotReady, ReplicaLost, XinferError
+from xinfer_runtime.messages import Delta, EngineStats, GenerateRequest
+from xinfer_runtime.routing.frames import (
+    FRAME_LIMIT,
+    HELLO_LIMIT,
+    PROTOCOL_VERSION,
+    Abort,
+    Credit,
+    FrameError,
+    FromGateway,
+    Hello,
+    Ping,
+    Pong,
+    Submit,
+    Welcome,
+    decode_from_gateway,
+    read_frame,
+)
+from xinfer_runtime.routing.link_tasks import run_until_one_ends
+from xinfer_runtime.routing.silence import Silence
+
+logger = logging.getLogger("xinfer.replica")
+
+HANDSHAKE_SECONDS: Final = 5.0
+SILENCE_LIMIT: Final = 10.0
+"""A gateway pings every 2 s; its streams are dropped when it has been silent for longer than this."""
+_TICK = 1.0
+_DRAIN_POLL = 0.02
+
+
+class ReplicaServer:
+    """Listens on `host` for gateways that have a certificate of the cluster and know `token`.
+
+    `engine` is None until its model is loaded; requests before that are refused.
+    """
+
+    def __init__(self, replica_id: str, token: str, context: ssl.SSLContext, host: str) -> None:
+        self.engine: Engine | None = None
+        self._id = replica_id
+        self._token = token
+        self._context = context
+        self._host = host
+        self._server: asyncio.Server | None = None
+        self._peers: set[Peer] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._routes: dict[str, tuple[Peer, str]] = {}
+        """Engine's request id -> link, and the request's id on that link."""
+        self._numbers = itertools.count(1)
+        self._draining = False
+
+    async def start(self) -> str:
+        """Returns the address, `host:port`."""
+        self._server = await asyncio.start_server(
+            self._accept,
+            self._host,
+            0,
+            ssl=self._context,
+            ssl_handshake_timeout=HANDSHAKE_SECONDS,
+            ssl_shutdown_timeout=1.0,
+        )
+        host, port = self._server.sockets[0].getsockname()[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def emit(self, deltas: Sequence[Delta]) -> None:
+        """The engine's `EmitStep`: hand each delta to the link of its request."""
+        for delta in deltas:
+            route = self._routes.get(delta.id)
+            if route is None:
+                continue
+            peer, stream = route
+            if delta.last:
+                self._forget(delta.id)
+            peer.deliver(stream, delta)
+
+    async def drain(self, seconds: float) -> None:
+        """Refuse new requests and give the running ones `seconds`, until their gateways have what they made."""
+        self._draining = True
+        try:
+            async with asyncio.timeout(seconds):
+                while self._routes or not all(peer.sent for peer in self._peers):
+                    await asyncio.sleep(_DRAIN_POLL)
+        except TimeoutError:
+            logger.info("%d streams did not finish within %.0f s", len(self._routes), seconds)
+
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # ---- links
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            await self._handshake(reader)
+            await self._serve(reader, writer)
+        except (FrameError, TimeoutError) as error:
+            logger.warning("a link from %s is closed: %s", writer.get_extra_info("peername"), error)
+        except OSError as error:
+            logger.info("a link from %s ended: %s", writer.get_extra_info("peername"), error)
+        except asyncio.CancelledError:
+            # Only `close` cancels, and a cancelled handler would be reported as an error by asyncio.
+            logger.debug("a link was closed")
+        finally:
+            self._tasks.discard(task)
+            writer.transport.abort()
+
+    async def _handshake(self, reader: asyncio.StreamReader) -> None:
+        """Raises FrameError, TimeoutError or OSError for somebody who is no gateway of this cluster."""
+        async with asyncio.timeout(HANDSHAKE_SECONDS):
+            messages = decode_from_gateway(await read_frame(reader, HELLO_LIMIT))
+        match messages:
+            case [Hello(version, token)]:
+                if not hmac.compare_digest(token.encode(), self._token.encode()):
+                    raise FrameError("a wrong token")
+                if version != PROTOCOL_VERSION:
+                    raise FrameError(f"protocol version {version}, this is {PROTOCOL_VERSION}")
+            case _:
+                raise FrameError("the first frame holds no Hello")
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = Peer(writer, self._stats)
+        self._peers.add(peer)
+        peer.outbox.put(Welcome(self._id))
+        silence = Silence(asyncio.get_running_loop().time(), _TICK)
+        try:
+            await run_until_one_ends(self._read(peer, reader, silence), peer.outbox.run(), _watch(silence))
+        finally:
+            self._peers.discard(peer)
+            self._drop(peer)
+
+    async def _read(self, peer: Peer, reader: asyncio.StreamReader, silence: Silence) -> None:
+        while True:
+            for message in decode_from_gateway(await read_frame(reader, FRAME_LIMIT)):
+                self._receive(peer, message)
+            silence.heard()
+
+    def _receive(self, peer: Peer, message: FromGateway) -> None:
+        match message:
+            case Submit(request):
+                self._submit(peer, request)
+            case Abort(stream):
+                engine_id = peer.close(stream)
+                if engine_id is not None:
+                    self._abort(engine_id)
+            case Credit(stream, deltas):
+                peer.credit(stream, deltas)
+            case Ping():
+                peer.outbox.put(Pong(self._stats()))
+            case Hello():
+                raise FrameError("a second Hello")
+
+    # ---- requests
+
+    def _submit(self, peer: Peer, request: GenerateRequest) -> None:
+        if peer.has(request.id):
+            raise FrameError(f"the stream {request.id!r} exists")
+        # Unique in this process: gateways do not know each other's ids, and an id may come again on a new link while
+        # the engine still drops its old stream.
+        engine_id = f"{next(self._numbers)}"
+        peer.open(request.id, engine_id)
+        refusal = self._refusal()
+        if refusal is not None:
+            peer.deliver(request.id, Delta(engine_id, error=refusal))
+            return
+        assert self.engine is not None
+        self._routes[engine_id] = (peer, request.id)
+        try:
+            self.engine.submit(replace(request, id=engine_id))
+        except XinferError as error:
+            self.emit((Delta(engine_id, error=error.info),))
+        except Exception as error:
+            # An engine's fault with one request is not to close the link, which serves others.
+            logger.exception("submitting %s", request.id)
+            self.emit((Delta(engine_id, error=EngineError(f"the engine failed on this request: {error!r}").info),))
+
+    def _refusal(self) -> ErrorInfo | None:
+        if self._draining:
+            return ReplicaLost(f"replica {self._id} is stopping").info
+        if self.engine is None:
+            return ModelNotReady(f"replica {self._id} is still loading its model").info
+        return None
+
+    def _abort(self, engine_id: str) -> None:
+        if engine_id in self._routes:
+            self._forget(engine_id)
+            assert self.engine is not None
+            self.engine.abort(engine_id)
+
+    def _forget(self, engine_id: str) -> None:
+        del self._routes[engine_id]
+
+    def _drop(self, peer: Peer) -> None:
+        for engine_id in [engine_id for engine_id, (owner, _) in self._routes.items() if owner is peer]:
+            self._abort(engine_id)
+
+    def _stats(self) -> EngineStats:
+        return self.engine.stats() if self.engine is not None else EngineStats()
+
+
+async def _watch(silence: Silence) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(_TICK)
+        if silence.tick(loop.time()) > SILENCE_LIMIT:
+            raise FrameError(f"the gateway was silent for {silence.seconds:.0f} s")

@@ -1,0 +1,225 @@
+"""A gateway's connection to the controller: the table of models, pushed, and the actions that change it.
+
+Dask is imported when the session connects, in a thread: its import takes most of a second, which is not to delay the
+start of a Jupyter server.
+"""
+
+import asyncio
+import importlib
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from xinfer_runtime.cluster.credentials import TlsCredentials
+from xinfer_runtime.cluster.model_table import ModelTable, OutOfStep
+from xinfer_runtime.cluster.protocol import Answer, Snapshot, decode, decode_watch, encode
+from xinfer_runtime.errors import ClusterUnavailable, ModelNotReady, from_info
+from xinfer_runtime.messages import ModelSpec, ModelStatus
+
+if TYPE_CHECKING:
+    from distributed.comm import Comm
+
+logger = logging.getLogger("xinfer.session")
+
+_CONNECT_SECONDS: Final = 5.0
+_ACTION_SECONDS: Final = 120.0
+_SILENCE_SECONDS: Final = 12.0
+"""The controller sends a sign of life every 3 s."""
+_FIRST_DELAY = 0.2
+_LONGEST_DELAY = 5.0
+_TERMINATE_SECONDS = 30.0
+
+
+class ClusterSession:
+    """`scheduler` is the address of a Dask scheduler, `tls://host:port`; `credentials` open it.
+
+    `models` is the live table, by uid. It keeps the last known state while the session reconnects by itself.
+    """
+
+    def __init__(self, scheduler: str, credentials: TlsCredentials) -> None:
+        if not scheduler.startswith("tls://"):
+            raise ClusterUnavailable(
+                f"the scheduler address {scheduler!r} is not tls://: whoever reaches a Dask cluster without TLS can run "
+                "code on it; start the cluster with protocol tls:// and certificates"
+            )
+        self.scheduler = scheduler
+        self.credentials = credentials
+        self._table = ModelTable()
+        self._connected = False
+        self._callbacks: list[Callable[[str], None]] = []
+        self._connection_callbacks: list[Callable[[bool], None]] = []
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._problem = "not connected yet"
+
+    @property
+    def models(self) -> Mapping[str, ModelStatus]:
+        return self._table.models
+
+    @property
+    def connected(self) -> bool:
+        return self._connected
+
+    @property
+    def problem(self) -> str:
+        """Why the session is not connected, for a person; empty while it is."""
+        return "" if self._connected else self._problem
+
+    async def connect(self, timeout: float = 30.0) -> None:
+        """Connect and get the table. Raises ClusterUnavailable within `timeout` seconds; then nothing keeps trying."""
+        await asyncio.to_thread(importlib.import_module, "xinfer_runtime.cluster.install")
+        self._task = asyncio.create_task(self._watch_forever())
+        try:
+            async with asyncio.timeout(timeout):
+                await self._until(lambda: self._connected)
+        except TimeoutError:
+            problem = self._problem
+            await self.close()
+            raise ClusterUnavailable(
+                f"the Dask scheduler {self.scheduler} cannot be used within {timeout:.0f} s: {problem}"
+            ) from None
+
+    async def close(self) -> None:
+        """Leave the cluster; what it runs goes on."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    def subscribe(self, callback: Callable[[str], None]) -> Callable[[], None]:
+        """Have `callback(uid)` called on the loop at each change of a model. Returns what ends that."""
+        self._callbacks.append(callback)
+        return lambda: self._callbacks.remove(callback)
+
+    def subscribe_connection(self, callback: Callable[[bool], None]) -> Callable[[], None]:
+        """Have `callback(connected)` called when the scheduler is lost or found again. Returns what ends that."""
+        self._connection_callbacks.append(callback)
+        return lambda: self._connection_callbacks.remove(callback)
+
+    async def launch(self, spec: ModelSpec) -> ModelStatus:
+        """Have the cluster run `spec`; returns when it is placed, before it is loaded.
+
+        Raises Conflict, ModelFileError, DoesNotFit, ClusterUnavailable.
+        """
+        answer = await self._act("xinfer_launch", spec=encode(spec))
+        if answer.status is None:
+            raise ClusterUnavailable(f"{spec.uid!r} was launched and terminated by somebody else in the same moment")
+        await self._caught_up(answer.revision)
+        return self.models.get(spec.uid, answer.status)
+
+    async def terminate(self, uid: str) -> None:
+        """End a model; returns when its processes are gone. Raises ModelNotFound, ClusterUnavailable."""
+        answer = await self._act("xinfer_terminate", uid=uid)
+        await self._caught_up(answer.revision)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_TERMINATE_SECONDS):
+                await self._until(lambda: uid not in self.models or not _leaving(self.models[uid]))
+
+    async def wait_until(
+        self, uid: str, predicate: Callable[[ModelStatus | None], bool], timeout: float
+    ) -> ModelStatus | None:
+        """Wait until `predicate` holds of the model's status (None: no such model), and return that status.
+
+        Raises ModelNotReady after `timeout` seconds.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                await self._until(lambda: predicate(self.models.get(uid)))
+        except TimeoutError:
+            status = self.models.get(uid)
+            state = "gone" if status is None else str(status.state)
+            raise ModelNotReady(f"{uid!r} is still {state} after {timeout:.0f} s") from None
+        return self.models.get(uid)
+
+    # ---- actions
+
+    async def _act(self, operation: str, **message: Any) -> Answer:
+        try:
+            comm = await self._open()
+            try:
+                await comm.write({"op": operation, "reply": True, "close": True, **message})
+                async with asyncio.timeout(_ACTION_SECONDS):
+                    reply = await comm.read()
+            finally:
+                comm.abort()
+        except (OSError, TimeoutError) as error:
+            raise ClusterUnavailable(f"the controller at {self.scheduler} did not answer: {error}") from error
+        if not isinstance(reply, bytes):
+            raise ClusterUnavailable(f"the scheduler {self.scheduler} runs no controller, or another version of it")
+        answer = decode(reply, Answer)
+        if answer.error is not None:
+            raise from_info(answer.error)
+        return answer
+
+    async def _caught_up(self, revision: int) -> None:
+        """Wait for the table to show the caller's own change; a lost watch is not worth failing for."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                await self._until(lambda: self._table.revision >= revision)
+
+    async def _open(self) -> "Comm":
+        """Raises OSError."""
+        from distributed.comm import connect
+
+        arguments = self.credentials.security().get_connection_args("client")
+        return await connect(self.scheduler, timeout=_CONNECT_SECONDS, **arguments)
+
+    # ---- the watch
+
+    async def _watch_forever(self) -> None:
+        from xinfer_runtime.cluster.install import ensure_installed
+
+        delay = _FIRST_DELAY
+        while True:
+            try:
+                await ensure_installed(self.scheduler, self.credentials)
+                comm = await self._open()
+                try:
+                    await comm.write({"op": "xinfer_watch", "reply": False})
+                    while True:
+                        async with asyncio.timeout(_SILENCE_SECONDS):
+                            message = decode_watch(await comm.read())
+                        self._apply(message)
+                        delay = _FIRST_DELAY
+                finally:
+                    comm.abort()
+            except (OSError, TimeoutError, ClusterUnavailable, OutOfStep, msgspec.MsgspecError, TypeError) as error:
+                self._lost(error)
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, _LONGEST_DELAY)
+
+    def _apply(self, message: Any) -> None:
+        changed = self._table.apply(message)
+        if isinstance(message, Snapshot) and not self._connected:
+            self._connected = True
+            logger.info("connected to the scheduler %s", self.scheduler)
+            for on_connection in tuple(self._connection_callbacks):
+                on_connection(True)
+        self._notify()
+        for uid in changed:
+            for callback in tuple(self._callbacks):
+                callback(uid)
+
+    def _lost(self, error: Exception) -> None:
+        self._problem = str(error) or repr(error)
+        if self._connected:
+            self._connected = False
+            logger.warning("the scheduler %s is lost: %s", self.scheduler, self._problem)
+            for on_connection in tuple(self._connection_callbacks):
+                on_connection(False)
+        self._notify()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            await self._changed.wait()
+
+
+def _leaving(status: ModelStatus) -> bool:
+    return all(replica.state == "draining" for replica in status.replicas)

@@ -1,0 +1,221 @@
+"""The gateway's end of a link: one TLS connection to one replica, for all requests that this gateway has there."""
+
+import asyncio
+import logging
+import ssl
+from collections import deque
+from typing import Final, Self
+
+from msgspec.structs import replace
+
+from xinfer_runtime.errors import ReplicaLost, RequestTooLarge
+from xinfer_runtime.messages import Delta, EngineStats, GenerateRequest
+from xinfer_runtime.routing.frames import (
+    FRAME_LIMIT,
+    INITIAL_CREDIT,
+    PROTOCOL_VERSION,
+    Abort,
+    Credit,
+    FrameError,
+    FromReplica,
+    Hello,
+    Ping,
+    Pong,
+    Step,
+    Submit,
+    Welcome,
+    decode_from_replica,
+    encode_frames,
+    encode_message,
+    read_frame,
+)
+from xinfer_runtime.routing.link_tasks import run_until_one_ends
+from xinfer_runtime.routing.merge import merge
+from xinfer_runtime.routing.outbox import Outbox
+from xinfer_runtime.routing.silence import Silence
+
+logger = logging.getLogger("xinfer.link")
+
+CONNECT_SECONDS: Final = 5.0
+PING_SECONDS: Final = 2.0
+SILENCE_LIMIT: Final = 4.0
+_TICK = 0.5
+_CLOSED = "the link was closed"
+_CREDIT_STEP = INITIAL_CREDIT // 2
+
+
+class Stream:
+    """The deltas of one request. `receive` until the last one, or `abort`."""
+
+    def __init__(self, link: "Link", stream_id: str) -> None:
+        self._link = link
+        self._id = stream_id
+        self._deltas: deque[Delta] = deque()
+        self._wake = asyncio.Event()
+        self._owed = 0
+        self._ended = False
+
+    async def receive(self, request_id: str) -> Delta:
+        """Everything that arrived since the last call as one delta under `request_id`; waits for something.
+
+        Raises ReplicaLost when the link is gone and nothing is left.
+        """
+        while not self._deltas:
+            if self._link.lost is not None:
+                raise ReplicaLost(self._link.lost)
+            self._wake.clear()
+            await self._wake.wait()
+        taken = len(self._deltas)
+        delta = merge(tuple(self._deltas), request_id)
+        self._deltas.clear()
+        if delta.last:
+            self._ended = True
+        else:
+            self._owed += taken
+            if self._owed >= _CREDIT_STEP:
+                self._link.send(Credit(self._id, self._owed))
+                self._owed = 0
+        return delta
+
+    def abort(self) -> None:
+        """Have the engine drop the request, unless it has ended. May be called again."""
+        self._link.forget(self._id, abort=not self._ended)
+        self._ended = True
+
+    def deliver(self, delta: Delta) -> None:
+        self._deltas.append(delta)
+        self._wake.set()
+
+    def wake(self) -> None:
+        """The link is lost."""
+        self._wake.set()
+
+
+class Link:
+    """Made by `connect`. `lost` says why the link is gone, None while it lives; `closed` is set then."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str) -> None:
+        self.name = name
+        self.lost: str | None = None
+        self.closed = asyncio.Event()
+        self.stats = EngineStats()
+        self._reader = reader
+        self._writer = writer
+        self._outbox = Outbox(writer)
+        self._streams: dict[str, Stream] = {}
+        self._numbers = 0
+        self._silence = Silence(asyncio.get_running_loop().time(), _TICK)
+        self._task = asyncio.create_task(self._run())
+
+    @classmethod
+    async def connect(cls, address: str, token: str, replica_id: str, context: ssl.SSLContext) -> Self:
+        """Open the link to the replica at `address` (`host:port`). Raises ReplicaLost when that does not succeed."""
+        host, _, port = address.rpartition(":")
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                reader, writer = await asyncio.open_connection(
+                    host.strip("[]"), int(port), ssl=context, server_hostname="", ssl_shutdown_timeout=1.0
+                )
+                try:
+                    writer.write(encode_frames([encode_message(Hello(PROTOCOL_VERSION, token))]))
+                    match decode_from_replica(await read_frame(reader)):
+                        case [Welcome(there), *rest] if there == replica_id:
+                            link = cls(reader, writer, replica_id)
+                        case other:
+                            raise FrameError(f"no welcome to {replica_id}: {other!r:.100}")
+                except BaseException:
+                    writer.transport.abort()
+                    raise
+        except (OSError, FrameError, ValueError) as error:
+            raise ReplicaLost(f"replica {replica_id} at {address} cannot be reached: {error!r}") from error
+        link._receive(rest)
+        return link
+
+    @property
+    def outstanding(self) -> int:
+        """Streams that this gateway has on the link."""
+        return len(self._streams)
+
+    def submit(self, request: GenerateRequest) -> Stream:
+        """Start a stream. Raises ReplicaLost on a lost link, RequestTooLarge for what no frame can hold."""
+        if self.lost is not None:
+            raise ReplicaLost(self.lost)
+        self._numbers += 1
+        stream_id = f"{self._numbers}"
+        try:
+            self._outbox.put(Submit(replace(request, id=stream_id)))
+        except FrameError as error:
+            raise RequestTooLarge(f"the request does not fit into {FRAME_LIMIT >> 20} MiB: {error}") from error
+        stream = self._streams[stream_id] = Stream(self, stream_id)
+        return stream
+
+    def send(self, message: Credit) -> None:
+        if self.lost is None:
+            self._outbox.put(message)
+
+    def forget(self, stream_id: str, *, abort: bool) -> None:
+        if self._streams.pop(stream_id, None) is not None and abort and self.lost is None:
+            self._outbox.put(Abort(stream_id))
+
+    async def close(self) -> None:
+        """Close the link: the replica drops what this gateway had there."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        self._end(_CLOSED)
+
+    # ---- the link's tasks
+
+    async def _run(self) -> None:
+        why = _CLOSED
+        try:
+            await run_until_one_ends(self._read(), self._outbox.run(), self._ping())
+        except (OSError, FrameError) as error:
+            why = str(error)
+            logger.info("the link to %s is lost: %s", self.name, why)
+        finally:
+            self._end(why)
+
+    def _end(self, why: str) -> None:
+        if self.lost is not None:
+            return
+        self.lost = f"replica {self.name} is lost: {why}"
+        self._writer.transport.abort()
+        self.closed.set()
+        for stream in list(self._streams.values()):
+            stream.wake()
+
+    async def _read(self) -> None:
+        while True:
+            messages = decode_from_replica(await read_frame(self._reader))
+            self._silence.heard()
+            self._receive(messages)
+
+    def _receive(self, messages: list[FromReplica]) -> None:
+        for message in messages:
+            match message:
+                case Step(deltas, stats):
+                    for delta in deltas:
+                        self._deliver(delta)
+                    if stats is not None:
+                        self.stats = stats
+                case Pong(stats):
+                    self.stats = stats
+                case Welcome():
+                    raise FrameError("a second Welcome")
+
+    def _deliver(self, delta: Delta) -> None:
+        stream = self._streams.get(delta.id)
+        if stream is not None:
+            stream.deliver(delta)
+
+    async def _ping(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + PING_SECONDS
+        while True:
+            await asyncio.sleep(_TICK)
+            now = loop.time()
+            if self._silence.tick(now) > SILENCE_LIMIT:
+                raise FrameError(f"silent for {self._silence.seconds:.1f} s")
+            if now >= due:
+                due = now + PING_SECONDS
+                self._outbox.put(Ping())

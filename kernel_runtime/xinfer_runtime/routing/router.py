@@ -1,0 +1,162 @@
+"""From a request to the deltas of its answer, over replicas that may come and go meanwhile."""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import Final, Protocol
+
+from msgspec.structs import replace
+
+from xinfer_runtime.errors import (
+    ClusterUnavailable,
+    ModelNotFound,
+    ModelNotReady,
+    ReplicaLost,
+    from_info,
+)
+from xinfer_runtime.messages import Delta, EngineStats, GenerateRequest, ModelStatus, ReplicaState
+from xinfer_runtime.routing.link import Link
+from xinfer_runtime.routing.links import LinkSet
+
+logger = logging.getLogger("xinfer.router")
+
+WAIT_SECONDS: Final = 30.0
+"""How long a request waits for a ready replica, at its start and after it lost one."""
+LOSSES_LIMIT: Final = 3
+"""Replicas that one request may lose. A request that kills whoever serves it is not to go round for ever."""
+
+
+class Credentials(Protocol):
+    def client_context(self) -> ssl.SSLContext: ...
+
+
+class ModelTable(Protocol):
+    """What the router needs of a `ClusterSession`."""
+
+    @property
+    def models(self) -> Mapping[str, ModelStatus]: ...
+
+    @property
+    def connected(self) -> bool: ...
+
+    @property
+    def credentials(self) -> Credentials: ...
+
+    def subscribe(self, callback: Callable[[str], None]) -> Callable[[], None]: ...
+
+
+class Router:
+    """Sends requests to the least loaded ready replica. `wait` is in seconds."""
+
+    def __init__(self, session: ModelTable, *, wait: float = WAIT_SECONDS) -> None:
+        self._session = session
+        self._wait = wait
+        self._links = LinkSet(session.credentials.client_context, self._notify)
+        self._changed = asyncio.Event()
+        self._turn = 0
+        self._unsubscribe = session.subscribe(lambda _uid: self._table_changed())
+        self._table_changed()
+
+    async def generate(self, uid: str, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
+        """The deltas of the answer; those that arrived since the last one was taken come as one.
+
+        When a replica is lost, the request goes on at another one, or at the restarted one, with the tokens it has
+        (`resume`): the deltas stay one uninterrupted answer. Closing the generator aborts the request in its engine.
+
+        Raises ModelNotFound, ClusterUnavailable, ModelNotReady (none ready within `wait`), ReplicaLost (after deltas,
+        none ready within `wait`; or `LOSSES_LIMIT` replicas were lost), RequestTooLarge, and what the engine says.
+        """
+        tokens = request.resume
+        losses = 0
+        while True:
+            link = await self._ready_link(uid, resuming=losses > 0)
+            try:
+                stream = link.submit(replace(request, resume=tokens))
+            except ReplicaLost:
+                continue
+            try:
+                while True:
+                    delta = await stream.receive(request.id)
+                    tokens += delta.token_ids
+                    if delta.error is not None:
+                        if delta.text or delta.token_ids:
+                            yield replace(delta, error=None)
+                        raise from_info(delta.error)
+                    yield delta
+                    if delta.last:
+                        return
+            except ReplicaLost as error:
+                losses += 1
+                logger.warning("request %s after %d tokens: %s", request.id, len(tokens), error)
+                if losses >= LOSSES_LIMIT:
+                    raise ReplicaLost(f"{losses} replicas of {uid!r} were lost with this request, it is given up") from error
+            finally:
+                stream.abort()
+
+    def stats(self, uid: str) -> dict[str, EngineStats]:
+        """The load of each ready replica by its id, at most a few seconds old."""
+        return {link.name: link.stats for link in self._links.live(uid)}
+
+    async def close(self) -> None:
+        """Close all links; requests in flight end with ReplicaLost."""
+        self._unsubscribe()
+        await self._links.close()
+
+    # ---- choosing
+
+    async def _ready_link(self, uid: str, *, resuming: bool) -> Link:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._wait
+        while True:
+            changed = self._changed
+            links = self._links.live(uid)
+            if links:
+                return self._least_loaded(links)
+            status = self._status(uid, resuming=resuming)
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await changed.wait()
+            except TimeoutError:
+                raise self._not_ready(uid, status, resuming=resuming) from None
+
+    def _status(self, uid: str, *, resuming: bool) -> ModelStatus:
+        """The model, where waiting for it makes sense. Raises ModelNotFound, ClusterUnavailable or ModelNotReady."""
+        status = self._session.models.get(uid)
+        if status is None:
+            if not self._session.connected:
+                raise ClusterUnavailable("the cluster does not answer; what it runs is unknown until it does")
+            if resuming:
+                raise ModelNotFound(f"the model {uid!r} was terminated while it answered")
+            known = ", ".join(sorted(self._session.models)) or "none"
+            raise ModelNotFound(f"no model {uid!r} runs; those that do: {known}", param="model")
+        if status.state is ReplicaState.FAILED:
+            raise ModelNotReady(f"the model {uid!r} failed: {_message(status)}", param="model")
+        return status
+
+    def _not_ready(self, uid: str, status: ModelStatus, *, resuming: bool) -> ModelNotReady | ReplicaLost:
+        text = f"no replica of {uid!r} became ready within {self._wait:.0f} s: {status.state}, {_message(status)}"
+        return ReplicaLost(f"the replica was lost, and {text}") if resuming else ModelNotReady(text, param="model")
+
+    def _least_loaded(self, links: list[Link]) -> Link:
+        """By this gateway's own streams, or all streams as the replica reports them; equals take turns."""
+        self._turn += 1
+        start = self._turn % len(links)
+        return min(
+            links[start:] + links[:start],
+            key=lambda link: max(link.outstanding, link.stats.running + link.stats.waiting),
+        )
+
+    # ---- following the table
+
+    def _table_changed(self) -> None:
+        self._links.want(replica for status in self._session.models.values() for replica in status.replicas)
+        self._notify()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+def _message(status: ModelStatus) -> str:
+    return next((replica.message for replica in status.replicas if replica.message), "no message")
