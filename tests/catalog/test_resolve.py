@@ -1,0 +1,122 @@
+"""What a launch request means, and what is wrong with it."""
+
+from typing import Any
+
+import pytest
+
+from xinfer_runtime.catalog.families import families
+from xinfer_runtime.catalog.resolve import RESERVED_UIDS, resolve
+from xinfer_runtime.errors import InvalidRequest, ModelNotFound, XinferError
+from xinfer_runtime.messages import LaunchRequest, ModelSpec
+
+
+def launch(**fields: Any) -> ModelSpec:
+    return resolve(LaunchRequest(**{"model_name": "xinfer-demo", **fields}))
+
+
+def by_path(path: str, **fields: Any) -> ModelSpec:
+    return launch(model_name=None, model_path=path, **fields)
+
+
+def test_a_name_is_enough() -> None:
+    spec = launch()
+    assert (spec.uid, spec.name, spec.engine, spec.format) == ("xinfer-demo", "xinfer-demo", "llama.cpp", "ggufv2")
+    assert (spec.quantization, spec.path, spec.replica, spec.n_gpu) == ("q8_0", "", 1, None)
+
+
+def test_every_family_can_be_resolved_in_every_quantization() -> None:
+    for family in families():
+        for each in family.specs:
+            for label in each.quantizations:
+                spec = launch(
+                    model_name=family.name,
+                    model_format=each.format,
+                    model_size_in_billions=each.size_in_billions,
+                    quantization=label,
+                )
+                assert (spec.format, spec.quantization) == (each.format, label)
+
+
+def test_a_path_is_enough_and_its_stem_is_name_and_uid() -> None:
+    spec = by_path("/models/My model (1)-Q4_K_M.gguf")
+    assert spec.name == "My model (1)-Q4_K_M"
+    assert spec.uid == "My-model-1--Q4_K_M"
+    assert spec.path == "/models/My model (1)-Q4_K_M.gguf"
+
+
+def test_a_name_that_is_a_gguf_file_is_a_path() -> None:
+    spec = launch(model_name="/models/tiny.gguf")
+    assert (spec.path, spec.uid) == ("/models/tiny.gguf", "tiny")
+
+
+def test_a_path_may_have_a_name_and_a_uid_of_its_own() -> None:
+    spec = launch(model_name="mine", model_path="/m/x.gguf", model_uid="other")
+    assert (spec.name, spec.uid, spec.path) == ("mine", "other", "/m/x.gguf")
+
+
+def test_names_quantizations_and_engines_are_matched_without_case() -> None:
+    spec = launch(model_name="Xinfer-Demo", model_engine="LLAMA_CPP", quantization="Q8_0", model_format="GGUFv2")
+    assert (spec.name, spec.engine, spec.quantization, spec.format) == ("xinfer-demo", "llama.cpp", "q8_0", "ggufv2")
+
+
+@pytest.mark.parametrize(("given", "spec"), [("auto", None), (None, 0), (0, 0), (2, 2)])
+def test_gpus(given: Any, spec: int | None) -> None:
+    assert launch(n_gpu=given).n_gpu == spec
+
+
+@pytest.mark.parametrize("size", [0.0035, "0.0035", "0_0035"])
+def test_sizes_are_written_in_several_ways(size: Any) -> None:
+    assert launch(model_size_in_billions=size).size_in_billions == "0_0035"
+
+
+def test_what_a_launch_says_of_its_own_is_kept() -> None:
+    spec = launch(replica=3, context_length=256, max_sequences=8)
+    assert (spec.replica, spec.context_length, spec.max_sequences) == (3, 256, 8)
+
+
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(ModelNotFound, match="xinfer-demo") as caught:
+        launch(model_name="xinfer_dmo")
+    assert caught.value.param == "model_name"
+
+
+@pytest.mark.parametrize(
+    ("param", "fields", "said"),
+    [
+        ("model_name", {"model_name": None}, "model_path is needed"),
+        ("model_type", {"model_type": "image"}, "LLM"),
+        ("model_engine", {"model_engine": "vroom"}, r"llama\.cpp"),
+        ("model_format", {"model_format": "pytorch"}, "ggufv2"),
+        ("model_format", {"model_path": "/m/x.gguf", "model_format": "pytorch"}, "ggufv2"),
+        ("model_size_in_billions", {"model_size_in_billions": 70}, "0_0035"),
+        ("quantization", {"quantization": "q2_k"}, "q8_0"),
+        ("model_path", {"model_path": "/m/x.safetensors"}, r"\.gguf"),
+        ("model_path", {"model_path": "/m/\0.gguf"}, "path"),
+        ("replica", {"replica": 0}, "from 1 to"),
+        ("replica", {"replica": 10**6}, "from 1 to"),
+        ("replica", {"replica": True}, "whole number"),
+        ("n_gpu", {"n_gpu": -1}, "from 0 to"),
+        ("n_gpu", {"n_gpu": "all"}, "auto"),
+        ("context_length", {"context_length": 0}, "from 1 to"),
+        ("max_sequences", {"max_sequences": 257}, "from 1 to"),
+        ("model_uid", {"model_uid": ""}, "1 to 100"),
+        ("model_uid", {"model_uid": "a/b"}, "letters"),
+        ("model_uid", {"model_uid": "a\n"}, "letters"),
+        ("model_uid", {"model_uid": "模型"}, "letters"),
+        ("model_uid", {"model_uid": "x" * 101}, "1 to 100"),
+        ("model_uid", {"model_uid": "demo-rep0"}, "replica"),
+        ("model_uid", {"model_uid": ".."}, "paths"),
+        *(("model_uid", {"model_uid": uid}, "paths") for uid in sorted(RESERVED_UIDS)),
+    ],
+)
+def test_what_cannot_be_is_refused_by_field(param: str, fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidRequest, match=said) as caught:
+        launch(**fields)
+    assert caught.value.param == param
+
+
+def test_a_file_whose_name_makes_no_uid_needs_one() -> None:
+    with pytest.raises(XinferError) as caught:
+        by_path("/m/模型.gguf")
+    assert caught.value.param == "model_uid"
+    assert by_path("/m/模型.gguf", model_uid="model").uid == "model"
