@@ -15,8 +15,9 @@ MODEL ?= xinfer-demo
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# Jupyter refuses to run as root unless told to; in a container there often is no other user.
-RUN_OPTIONS = $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(if $(filter 0,$(shell id -u)),--allow-root)
+# Ctrl-C ends it without a question. Jupyter refuses root unless told otherwise; a container often has no other user.
+RUN_OPTIONS = --ServerApp.answer_yes=True $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) \
+	$(if $(filter 0,$(shell id -u)),--allow-root)
 
 run: environment ## JupyterLab with a small demo model running; Ctrl-C ends both
 	@exec $(BIN)/jupyter xinfer local --launch $(MODEL) $(RUN_OPTIONS)
