@@ -1,4 +1,7 @@
-"""The node agent: a plugin of each Dask worker that runs the replica processes of its node. It does the I/O of `agent_state`."""
+"""The node agent: a plugin of each Dask worker, which runs the replica processes of its node.
+
+It does the I/O of `agent_state`.
+"""
 
 import asyncio
 import logging
@@ -10,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from distributed.comm import get_address_host
+from distributed.comm.addressing import get_address_host
 from distributed.diagnostics.plugin import WorkerPlugin
 
 from xinfer_runtime.catalog.inspect import inspect
@@ -63,8 +66,7 @@ class NodeAgent(WorkerPlugin):
 
     async def setup(self, worker: "Worker") -> None:
         self._worker = worker
-        home = self._home or os.environ.get("XINFER_HOME") or "~/.xinfer"
-        self._logs = Path(home).expanduser() / "logs"
+        self._logs = _home_folder(self._home) / "logs"
         self._credentials = _credentials_of(worker)
         self._label = measure().label
         self._state = AgentState(self._label, new_token=lambda: secrets.token_urlsafe(32))
@@ -239,15 +241,19 @@ async def _inspect_file(spec: ModelSpec) -> ModelSpec:
         raise EngineError(f"the file of {spec.uid!r} could not be looked at: {error!r}") from error
 
 
+def _home_folder(home: str | None) -> Path:
+    return Path(home or os.environ.get("XINFER_HOME") or "~/.xinfer").expanduser()
+
+
 def _file_name(replica_id: str) -> str:
     return "".join(character if character.isalnum() or character in "-_." else "_" for character in replica_id)
 
 
 def _credentials_of(worker: "Worker") -> TlsCredentials:
     """The worker's own; Dask holds PEM text or paths. Raises EngineError on a cluster without TLS."""
-    security = worker.security
+    security: Any = worker.security
     parts = (security.tls_ca_file, security.tls_worker_cert, security.tls_worker_key)
     if not worker.address.startswith("tls://") or not all(parts):
-        raise EngineError(f"the Dask worker {worker.address} has no TLS; start the cluster with tls:// and certificates")
+        raise EngineError(f"Dask worker {worker.address} has no TLS; start the cluster with tls:// and certificates")
     ca, cert, key = (part if "\n" in part else Path(part).read_text() for part in parts)
     return TlsCredentials(ca=ca, cert=cert, key=key)

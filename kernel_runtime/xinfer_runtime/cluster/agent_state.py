@@ -91,7 +91,8 @@ class Woke:
     """The time that `next_wakeup` gave has come."""
 
 
-Event = Synced | Listening | Progressed | Ready | LoadFailed | Beat | Exited | ShutDown | Woke
+_Line = Listening | Progressed | Ready | LoadFailed | Beat
+Event = Synced | _Line | Exited | ShutDown | Woke
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,13 +188,9 @@ class AgentState:
             case Woke():
                 instructions += self._overdue(now)
             case Exited():
-                slot = self._slot(event.process)
-                if slot is not None:
-                    self._exited(slot, event, now, clock)
+                self._exited(event, now, clock)
             case _:
-                slot = self._slot(event.process)
-                if slot is not None:
-                    self._heard(slot, event, now, clock)
+                self._heard(event, now, clock)
         if not isinstance(event, Beat | Woke):
             self.version += 1
         self._drop_released()
@@ -229,7 +226,10 @@ class AgentState:
         slot.kill_at = kill_at if slot.kill_at is None else min(slot.kill_at, kill_at)
         return [Drain(slot.process, seconds)]
 
-    def _heard(self, slot: _Slot, event: Listening | Progressed | Ready | LoadFailed | Beat, now: float, clock: float) -> None:
+    def _heard(self, event: _Line, now: float, clock: float) -> None:
+        slot = self._slot(event.process)
+        if slot is None:
+            return
         slot.seen = now
         old = slot.replica
         match event:
@@ -250,7 +250,10 @@ class AgentState:
             case _:
                 pass
 
-    def _exited(self, slot: _Slot, event: Exited, now: float, clock: float) -> None:
+    def _exited(self, event: Exited, now: float, clock: float) -> None:
+        slot = self._slot(event.process)
+        if slot is None:
+            return
         slot.process = None
         slot.kill_at = slot.seen = None
         slot.replica = replace(slot.replica, address="", token="", pid=0, progress=0.0)

@@ -14,14 +14,18 @@ from pathlib import Path
 
 import xinfer_runtime
 
+# fmt: off
 _ALLOWED = frozenset(
-    "PATH HOME USER LOGNAME SHELL LANG LANGUAGE TZ TMPDIR TEMP TMP LD_LIBRARY_PATH DYLD_LIBRARY_PATH VIRTUAL_ENV "
-    "CONDA_PREFIX PYTHONHOME PYTHONPATH PYTHONDONTWRITEBYTECODE PYTHONNOUSERSITE PYTHONWARNINGS "
-    "SSL_CERT_FILE SSL_CERT_DIR "
-    "XINFER_HOME XDG_CACHE_HOME XDG_RUNTIME_DIR HF_HOME HF_HUB_CACHE HF_HUB_OFFLINE CUDA_VISIBLE_DEVICES "
-    "CUDA_DEVICE_ORDER CUDA_HOME CUDA_PATH NVIDIA_VISIBLE_DEVICES HIP_VISIBLE_DEVICES ROCR_VISIBLE_DEVICES "
-    "SYSTEMROOT".split()
+    [
+        "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP",
+        "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONHOME", "PYTHONPATH",
+        "PYTHONDONTWRITEBYTECODE", "PYTHONNOUSERSITE", "SSL_CERT_FILE", "SSL_CERT_DIR", "XINFER_HOME",
+        "XDG_CACHE_HOME", "XDG_RUNTIME_DIR", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE",
+        "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "CUDA_HOME", "CUDA_PATH", "NVIDIA_VISIBLE_DEVICES",
+        "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "SYSTEMROOT",
+    ]
 )
+# fmt: on
 _ALLOWED_PREFIXES = ("LC_", "GGML_", "LLAMA_", "VLLM_")
 _SECRET_WORDS = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "API_KEY")
 _PR_SET_PDEATHSIG = 1
@@ -50,8 +54,8 @@ def child_command(module: str) -> tuple[str, ...]:
 def die_with_parent(parent: int) -> None:
     """Have the kernel kill this process when its parent, process `parent`, dies; for where end-of-file comes too late.
 
-    Linux only; elsewhere the end of stdin alone tells. The child calls it, not the parent between fork and exec, because
-    such a hook would make Python copy the whole of a big threaded parent.
+    Linux only; elsewhere the end of stdin alone tells. The child calls it, not the parent between fork and exec: such a
+    hook would make Python copy the whole of a big threaded parent.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

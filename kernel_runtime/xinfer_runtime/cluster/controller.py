@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from distributed.comm import Comm
 from distributed.core import Status
 from distributed.diagnostics.plugin import SchedulerPlugin
 
@@ -32,6 +31,7 @@ from xinfer_runtime.cluster.control_state import (
     TerminateAsked,
     Ticked,
 )
+from xinfer_runtime.cluster.dask_comm import Comm
 from xinfer_runtime.cluster.desired_table import DesiredTable
 from xinfer_runtime.cluster.protocol import METRIC, Answer, Inspection, NodeReport, Snapshot, Sync, decode, encode
 from xinfer_runtime.cluster.watchers import Watchers
@@ -122,7 +122,7 @@ class Controller(SchedulerPlugin):
                 refusals[address] = inspection.error
             elif inspection.spec is not None:
                 # Each node finds the file by itself when it starts a replica: paths may differ, and change.
-                found = msgspec.structs.replace(inspection.spec, path=spec.path)
+                found = msgspec.structs.replace(inspection.spec, path=spec.path, created=spec.created or time.time())
         self._handle(LaunchAsked(found, refusals))
         await self._persisted()
         return Answer(revision=self._revision, status=self._state.status(spec.uid))
@@ -206,10 +206,10 @@ class Controller(SchedulerPlugin):
         except Exception as error:  # Dask raises whatever the agent raised
             return Unavailable(f"node {address} did not answer: {error!r}").info
 
-    async def _call_agent(self, address: str, timeout: float, operation: str, **message: bytes) -> bytes:
+    async def _call_agent(self, address: str, seconds: float, operation: str, **message: bytes) -> bytes:
         """Raises TypeError where the agent does not answer in its own terms, and whatever Dask raises."""
         remote = self._scheduler.rpc(address)
-        reply = await asyncio.wait_for(getattr(remote, operation)(**message), timeout)
+        reply = await asyncio.wait_for(getattr(remote, operation)(**message), seconds)
         if not isinstance(reply, bytes):
             raise TypeError(f"{operation} was answered with {reply!r}")
         return reply

@@ -1,3 +1,4 @@
+# mypy: allow-untyped-calls
 """The TLS credentials that every comm and every link of one cluster uses.
 
 Whoever holds a certificate of the cluster's CA may do anything in the cluster, so both sides of every connection must

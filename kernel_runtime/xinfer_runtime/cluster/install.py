@@ -1,3 +1,4 @@
+# mypy: allow-untyped-calls
 """Brings controller and node agents into a Dask cluster that has none yet."""
 
 import logging
@@ -22,7 +23,11 @@ async def ensure_installed(scheduler: str, credentials: TlsCredentials) -> None:
     logger.info("bringing the controller and the node agents to %s", scheduler)
     try:
         async with Client(
-            scheduler, security=credentials.security(), asynchronous=True, timeout=_CONNECT_SECONDS, set_as_default=False
+            scheduler,
+            security=credentials.security(),
+            asynchronous=True,
+            timeout=_CONNECT_SECONDS,
+            set_as_default=False,
         ) as client:
             await client.register_plugin(Controller())
             await client.register_plugin(NodeAgent())

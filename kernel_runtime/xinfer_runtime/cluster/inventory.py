@@ -39,7 +39,7 @@ def _cpus() -> int:
 
 
 def _cgroup_memory(root: Path) -> tuple[int | None, int]:
-    """Limit and use of this process's control group, version 2 or 1; the page cache that can go does not count as used."""
+    """Limit and use of the control group, version 2 or 1; page cache that can go does not count as used."""
     for limit_file, used_file, cache in (
         (root / "memory.max", root / "memory.current", "inactive_file"),
         (root / "memory/memory.limit_in_bytes", root / "memory/memory.usage_in_bytes", "total_inactive_file"),

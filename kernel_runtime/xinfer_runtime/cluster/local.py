@@ -1,4 +1,4 @@
-"""A Dask cluster on this machine, in a process of its own: the Jupyter server starts at once and never runs a scheduler."""
+"""A Dask cluster on this machine, in a process of its own: the Jupyter server never runs a scheduler."""
 
 import asyncio
 import contextlib
@@ -67,8 +67,9 @@ class LocalClusterProcess:
             await self.close()
             log = self._home / "logs" / LOG_NAME
             tail = await asyncio.to_thread(_end_of, log)
-            why = "it ended" if isinstance(error, msgspec.MsgspecError) else f"{error!r}"
-            raise ClusterUnavailable(f"the local cluster did not start, {why}; its log {log} ends with: {tail}") from error
+            why = "it ended" if isinstance(error, msgspec.MsgspecError) else repr(error)
+            message = f"the local cluster did not start: {why}; its log {log} ends with: {tail}"
+            raise ClusterUnavailable(message) from error
         except asyncio.CancelledError:
             self._kill()
             raise

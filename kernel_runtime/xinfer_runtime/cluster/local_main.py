@@ -1,3 +1,4 @@
+# mypy: allow-untyped-calls
 """The process of a local cluster: Dask's scheduler with the controller, and a nanny with one worker and its node agent.
 
 Started by `local.LocalClusterProcess`, which holds its stdin and stdout (`local_protocol`).
@@ -88,7 +89,7 @@ async def _run(config: LocalClusterConfig, requests: int, answers: int, scratch:
             security=config.credentials.security(),
         )
         async with cluster:
-            scheduler = cluster.scheduler
+            scheduler: Any = cluster.scheduler
             await scheduler.register_scheduler_plugin(Controller(config.home), idempotent=True)
             agent = NodeAgent(config.home)
             await scheduler.register_worker_plugin(None, dumps(agent), agent.name, idempotent=True)

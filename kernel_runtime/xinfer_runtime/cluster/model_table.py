@@ -6,7 +6,7 @@ from xinfer_runtime.cluster.protocol import Beat, Change, Snapshot, WatchMessage
 from xinfer_runtime.messages import ModelStatus
 
 
-class OutOfStep(Exception):
+class OutOfStepError(Exception):
     """A message was missed; only a new snapshot helps."""
 
 
@@ -20,7 +20,7 @@ class ModelTable:
         self.revision = -1
 
     def apply(self, message: WatchMessage) -> list[str]:
-        """Returns the uids that changed. Raises OutOfStep."""
+        """Returns the uids that changed. Raises OutOfStepError."""
         match message:
             case Snapshot(epoch=epoch, revision=revision, models=models):
                 new = {status.spec.uid: status for status in models}
@@ -43,4 +43,4 @@ class ModelTable:
 
     def _follow(self, revision: int, expected: int) -> None:
         if revision != expected:
-            raise OutOfStep(f"revision {revision} of the table came where {expected} was due")
+            raise OutOfStepError(f"revision {revision} of the table came where {expected} was due")

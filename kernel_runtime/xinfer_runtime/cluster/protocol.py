@@ -45,7 +45,7 @@ class Inventory(Struct, frozen=True, kw_only=True):
 
 
 class ReplicaReport(Struct, frozen=True, kw_only=True):
-    """A replica as its agent sees it. `memory_private` is what the process holds that the kernel cannot drop, in bytes."""
+    """A replica as its agent sees it. `memory_private`, in bytes, is what the kernel cannot drop of its memory."""
 
     incarnation: str
     replica: Replica

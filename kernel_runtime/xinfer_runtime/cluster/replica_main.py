@@ -1,7 +1,7 @@
 """The replica process: one engine with one model, and the listener for the gateways' links.
 
-Started by a node agent, which holds its stdin and stdout (`replica_protocol`). It imports no Dask: it starts fast, stays
-small, and can run from another environment than the node's.
+Started by a node agent, which holds its stdin and stdout (`replica_protocol`). It imports no Dask: it starts fast,
+stays small, and can run from another environment than the node's.
 """
 
 import asyncio

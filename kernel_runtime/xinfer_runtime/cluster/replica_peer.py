@@ -23,12 +23,15 @@ class _Stream:
 
 
 class Peer:
-    """A link to one gateway. `stats` gives the load that now and then goes along."""
+    """A link to one gateway. `stats` gives the load that now and then goes along, `on_sent` is called after sending."""
 
-    def __init__(self, writer: asyncio.StreamWriter, stats: Callable[[], EngineStats]) -> None:
+    def __init__(
+        self, writer: asyncio.StreamWriter, stats: Callable[[], EngineStats], on_sent: Callable[[], None]
+    ) -> None:
         self.outbox = Outbox(writer, self._collect)
         self._stats = stats
         self._stats_due = 0.0
+        self._on_sent = on_sent
         self._streams: dict[str, _Stream] = {}
         self._sendable: set[str] = set()
 
@@ -77,6 +80,7 @@ class Peer:
             if delta.last:
                 del self._streams[stream_id]
         self._sendable.clear()
+        self._on_sent()
         return [Step(tuple(deltas), self._due_stats())] if deltas else []
 
     def _due_stats(self) -> EngineStats | None:

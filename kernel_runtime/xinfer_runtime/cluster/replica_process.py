@@ -28,7 +28,7 @@ _CHUNK = 65536
 
 
 class ReplicaProcess:
-    """`on_line` gets what the replica says, `on_exit` once its return code (None: never started) and the end of its stderr.
+    """`on_line` gets what the replica says, `on_exit` its return code (None: never started) and the end of its stderr.
 
     Both are called on the event loop.
     """
@@ -50,7 +50,7 @@ class ReplicaProcess:
 
     async def run(self, command: Sequence[str], config: ReplicaConfig) -> None:
         """Start the process, unless it was drained or killed before, and return when it is gone."""
-        if self._unwanted:
+        if self._stopped():
             self._on_exit(None, "")
             return
         try:
@@ -74,7 +74,7 @@ class ReplicaProcess:
         assert process.stderr is not None
         try:
             self._write(encode_line(config))
-            if self._unwanted:
+            if self._stopped():
                 self._kill_group()
             # What the replica leaves behind may hold its pipes open: they are read until it ends, and a moment longer.
             readers = asyncio.gather(self._read_lines(process.stdout), self._read_log(process.stderr))
@@ -99,6 +99,9 @@ class ReplicaProcess:
         self._unwanted = True
         if self._process is not None and self._process.returncode is None:
             self._kill_group()
+
+    def _stopped(self) -> bool:
+        return self._unwanted
 
     def _kill_group(self) -> None:
         if self._process is not None:

@@ -1,4 +1,4 @@
-"""The replica's end of the links: gateways submit requests here, and each engine step goes back as one frame per link."""
+"""The replica's end of the links: gateways submit requests, and each engine step goes back as one frame per link."""
 
 import asyncio
 import hmac
@@ -39,7 +39,6 @@ HANDSHAKE_SECONDS: Final = 5.0
 SILENCE_LIMIT: Final = 10.0
 """A gateway pings every 2 s; its streams are dropped when it has been silent for longer than this."""
 _TICK = 1.0
-_DRAIN_POLL = 0.02
 
 
 class ReplicaServer:
@@ -61,6 +60,8 @@ class ReplicaServer:
         """Engine's request id -> link, and the request's id on that link."""
         self._numbers = itertools.count(1)
         self._draining = False
+        self._moved = asyncio.Event()
+        """Set when a request ended or a link got what waited for it."""
 
     async def start(self) -> str:
         """Returns the address, `host:port`."""
@@ -92,7 +93,8 @@ class ReplicaServer:
         try:
             async with asyncio.timeout(seconds):
                 while self._routes or not all(peer.sent for peer in self._peers):
-                    await asyncio.sleep(_DRAIN_POLL)
+                    self._moved.clear()
+                    await self._moved.wait()
         except TimeoutError:
             logger.info("%d streams did not finish within %.0f s", len(self._routes), seconds)
 
@@ -137,7 +139,7 @@ class ReplicaServer:
                 raise FrameError("the first frame holds no Hello")
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer = Peer(writer, self._stats)
+        peer = Peer(writer, self._stats, self._moved.set)
         self._peers.add(peer)
         peer.outbox.put(Welcome(self._id))
         silence = Silence(asyncio.get_running_loop().time(), _TICK)
@@ -207,6 +209,7 @@ class ReplicaServer:
 
     def _forget(self, engine_id: str) -> None:
         del self._routes[engine_id]
+        self._moved.set()
 
     def _drop(self, peer: Peer) -> None:
         for engine_id in [engine_id for engine_id, (owner, _) in self._routes.items() if owner is peer]:

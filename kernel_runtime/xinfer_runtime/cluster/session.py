@@ -9,18 +9,16 @@ import importlib
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
 from xinfer_runtime.cluster.credentials import TlsCredentials
-from xinfer_runtime.cluster.model_table import ModelTable, OutOfStep
+from xinfer_runtime.cluster.dask_comm import open_comm
+from xinfer_runtime.cluster.model_table import ModelTable, OutOfStepError
 from xinfer_runtime.cluster.protocol import Answer, Snapshot, decode, decode_watch, encode
 from xinfer_runtime.errors import ClusterUnavailable, ModelNotReady, from_info
 from xinfer_runtime.messages import ModelSpec, ModelStatus
-
-if TYPE_CHECKING:
-    from distributed.comm import Comm
 
 logger = logging.getLogger("xinfer.session")
 
@@ -42,8 +40,8 @@ class ClusterSession:
     def __init__(self, scheduler: str, credentials: TlsCredentials) -> None:
         if not scheduler.startswith("tls://"):
             raise ClusterUnavailable(
-                f"the scheduler address {scheduler!r} is not tls://: whoever reaches a Dask cluster without TLS can run "
-                "code on it; start the cluster with protocol tls:// and certificates"
+                f"the scheduler address {scheduler!r} is not tls://; whoever reaches a Dask cluster without TLS can "
+                "run code on it. Start the cluster with protocol tls:// and certificates"
             )
         self.scheduler = scheduler
         self.credentials = credentials
@@ -68,7 +66,7 @@ class ClusterSession:
         """Why the session is not connected, for a person; empty while it is."""
         return "" if self._connected else self._problem
 
-    async def connect(self, timeout: float = 30.0) -> None:
+    async def connect(self, timeout: float = 30.0) -> None:  # noqa: ASYNC109
         """Connect and get the table. Raises ClusterUnavailable within `timeout` seconds; then nothing keeps trying."""
         await asyncio.to_thread(importlib.import_module, "xinfer_runtime.cluster.install")
         self._task = asyncio.create_task(self._watch_forever())
@@ -119,7 +117,10 @@ class ClusterSession:
                 await self._until(lambda: uid not in self.models or not _leaving(self.models[uid]))
 
     async def wait_until(
-        self, uid: str, predicate: Callable[[ModelStatus | None], bool], timeout: float
+        self,
+        uid: str,
+        predicate: Callable[[ModelStatus | None], bool],
+        timeout: float,  # noqa: ASYNC109
     ) -> ModelStatus | None:
         """Wait until `predicate` holds of the model's status (None: no such model), and return that status.
 
@@ -138,14 +139,14 @@ class ClusterSession:
 
     async def _act(self, operation: str, **message: Any) -> Answer:
         try:
-            comm = await self._open()
+            comm = await open_comm(self.scheduler, self.credentials, _CONNECT_SECONDS)
             try:
                 await comm.write({"op": operation, "reply": True, "close": True, **message})
                 async with asyncio.timeout(_ACTION_SECONDS):
                     reply = await comm.read()
             finally:
                 comm.abort()
-        except (OSError, TimeoutError) as error:
+        except OSError as error:
             raise ClusterUnavailable(f"the controller at {self.scheduler} did not answer: {error}") from error
         if not isinstance(reply, bytes):
             raise ClusterUnavailable(f"the scheduler {self.scheduler} runs no controller, or another version of it")
@@ -160,13 +161,6 @@ class ClusterSession:
             async with asyncio.timeout(_CONNECT_SECONDS):
                 await self._until(lambda: self._table.revision >= revision)
 
-    async def _open(self) -> "Comm":
-        """Raises OSError."""
-        from distributed.comm import connect
-
-        arguments = self.credentials.security().get_connection_args("client")
-        return await connect(self.scheduler, timeout=_CONNECT_SECONDS, **arguments)
-
     # ---- the watch
 
     async def _watch_forever(self) -> None:
@@ -176,7 +170,7 @@ class ClusterSession:
         while True:
             try:
                 await ensure_installed(self.scheduler, self.credentials)
-                comm = await self._open()
+                comm = await open_comm(self.scheduler, self.credentials, _CONNECT_SECONDS)
                 try:
                     await comm.write({"op": "xinfer_watch", "reply": False})
                     while True:
@@ -186,7 +180,7 @@ class ClusterSession:
                         delay = _FIRST_DELAY
                 finally:
                     comm.abort()
-            except (OSError, TimeoutError, ClusterUnavailable, OutOfStep, msgspec.MsgspecError, TypeError) as error:
+            except (OSError, ClusterUnavailable, OutOfStepError, msgspec.MsgspecError, TypeError) as error:
                 self._lost(error)
             await asyncio.sleep(delay)
             delay = min(2 * delay, _LONGEST_DELAY)

@@ -5,8 +5,7 @@ import logging
 from collections import deque
 from dataclasses import dataclass, field
 
-from distributed.comm import Comm
-
+from xinfer_runtime.cluster.dask_comm import Comm
 from xinfer_runtime.cluster.protocol import Beat, Change, encode
 from xinfer_runtime.messages import ModelStatus
 

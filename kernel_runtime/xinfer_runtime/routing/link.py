@@ -103,6 +103,7 @@ class Link:
         self._writer = writer
         self._outbox = Outbox(writer)
         self._streams: dict[str, Stream] = {}
+        self._idle = asyncio.Event()
         self._numbers = 0
         self._silence = Silence(asyncio.get_running_loop().time(), _TICK)
         self._task = asyncio.create_task(self._run())
@@ -154,8 +155,17 @@ class Link:
             self._outbox.put(message)
 
     def forget(self, stream_id: str, *, abort: bool) -> None:
-        if self._streams.pop(stream_id, None) is not None and abort and self.lost is None:
+        if self._streams.pop(stream_id, None) is None:
+            return
+        self._idle.set()
+        if abort and self.lost is None:
             self._outbox.put(Abort(stream_id))
+
+    async def idle(self) -> None:
+        """Return when the link has no streams, or is lost."""
+        while self._streams and self.lost is None:
+            self._idle.clear()
+            await self._idle.wait()
 
     async def close(self) -> None:
         """Close the link: the replica drops what this gateway had there."""
@@ -181,6 +191,7 @@ class Link:
         self.lost = f"replica {self.name} is lost: {why}"
         self._writer.transport.abort()
         self.closed.set()
+        self._idle.set()
         for stream in list(self._streams.values()):
             stream.wake()
 

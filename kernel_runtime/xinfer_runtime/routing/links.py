@@ -15,7 +15,6 @@ logger = logging.getLogger("xinfer.link")
 
 _FIRST_DELAY = 0.1
 _LONGEST_DELAY = 2.0
-_RETIRE_POLL = 0.1
 
 
 @dataclass(slots=True, eq=False)
@@ -105,7 +104,6 @@ class LinkSet:
 
 async def _retire(entry: _Entry, link: Link) -> None:
     """Close the link when its streams are through, or the replica closed it."""
-    while link.outstanding and link.lost is None:
-        await asyncio.sleep(_RETIRE_POLL)
+    await link.idle()
     if entry.task is not None:
         entry.task.cancel()

@@ -1,4 +1,4 @@
-"""The sending side of a link: everything of one loop turn leaves in one write, and a full socket makes bigger frames."""
+"""The sending side of a link: one write for everything of a loop turn; a full socket makes bigger frames."""
 
 import asyncio
 from collections.abc import Callable

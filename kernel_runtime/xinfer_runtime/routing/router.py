@@ -90,7 +90,7 @@ class Router:
                 losses += 1
                 logger.warning("request %s after %d tokens: %s", request.id, len(tokens), error)
                 if losses >= LOSSES_LIMIT:
-                    raise ReplicaLost(f"{losses} replicas of {uid!r} were lost with this request, it is given up") from error
+                    raise ReplicaLost(f"{losses} replicas of {uid!r} were lost with this request: given up") from error
             finally:
                 stream.abort()
 
