@@ -1,6 +1,7 @@
 """The whole engine on a tiny model: many requests at once, joining, leaving, pressure, resumption."""
 
 import asyncio
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -204,3 +205,31 @@ async def test_the_statistics_count_what_happens(running: RunningEngine) -> None
     await running.finish("r")
     after = running.engine.stats()
     assert (after.running, after.kv_used, after.prompt_tokens, after.completion_tokens) == (0, 0, 5, 400)
+
+
+async def test_a_storm_of_requests_and_aborts_under_pressure_changes_no_text(
+    engines: Callable[[], RunningEngine], tiny_model: Path
+) -> None:
+    chance = random.Random(4)
+    roomy, tight = engines(), engines()
+    await roomy.load(tiny_model)
+    await tight.load(tiny_model, max_sequences=6, engine_options={"kv_cells": 300, "token_budget": 16})
+    requests = [
+        greedy(f"r{n}", "".join(chance.choices("abc xyz", k=chance.randint(0, 120))), chance.randint(1, 150))
+        for n in range(60)
+    ]
+    aborted = set()
+    for n, request in enumerate(requests):
+        tight.submit(request)
+        if chance.random() < 0.3:
+            victim = chance.randrange(n + 1)
+            tight.engine.abort(f"r{victim}")
+            aborted.add(victim)
+        await asyncio.sleep(chance.choice([0, 0, 0.005]))
+    await asyncio.gather(*(roomy.run(request) for request in requests))
+    for n, request in enumerate(requests):
+        if n not in aborted:
+            await tight.finish(request.id)
+            assert tight.text(request.id) == roomy.text(request.id)
+    assert (tight.engine.stats().running, tight.engine.stats().waiting, tight.engine.stats().kv_used) == (0, 0, 0)
+    assert tight.engine._engine_loop._scheduler.preemptions > 0

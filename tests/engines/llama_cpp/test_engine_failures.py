@@ -10,8 +10,9 @@ import pytest
 
 from xinfer_runtime.engines.llama_cpp import loop
 from xinfer_runtime.engines.llama_cpp.model import NO_CELLS, Context
+from xinfer_runtime.engines.registry import create_engine
 from xinfer_runtime.errors import InvalidRequest, ModelFileError
-from xinfer_runtime.messages import ChatMessage, Delta, GenerateRequest, SamplingParams
+from xinfer_runtime.messages import ChatMessage, Delta, GenerateRequest, ModelSpec, SamplingParams
 
 RunningEngine = Any
 
@@ -234,3 +235,17 @@ async def test_a_load_can_be_cancelled(engines: Callable[[], RunningEngine], tin
     with pytest.raises(asyncio.CancelledError):
         await task
     await running.engine.close()
+
+
+def test_an_engine_whose_event_loop_is_gone_ends_its_thread(tiny_model: Path) -> None:
+    engine = create_engine("llama.cpp")
+
+    async def leave_without_closing() -> None:
+        await engine.load(ModelSpec(uid="x", name="x", path=str(tiny_model)), lambda _: None, lambda *_: None)
+        sampling = SamplingParams(max_tokens=500, ignore_eos=True)
+        engine.submit(GenerateRequest(id="r", prompt="x", sampling=sampling))
+
+    asyncio.run(leave_without_closing())
+    thread = engine._thread  # type: ignore[attr-defined]
+    thread.join(timeout=30)
+    assert not thread.is_alive()

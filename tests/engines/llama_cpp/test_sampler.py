@@ -64,7 +64,7 @@ def test_cuts_keep_the_most_probable_tokens(params: SamplingParams, kept: int) -
     assert set(draw_many(params, logits(shuffled), draws=600)) == best
 
 
-def test_top_p_looks_beyond_its_first_candidates_when_the_distribution_is_flat() -> None:
+def test_top_p_of_a_flat_distribution_keeps_most_tokens() -> None:
     flat = np.zeros(5000, dtype=np.float32)
     assert len(set(draw_many(SamplingParams(top_p=0.9), flat, draws=3000))) > 1500
 
@@ -83,6 +83,10 @@ def test_a_sampler_that_takes_over_goes_on_with_the_next_draw() -> None:
     for token in whole[:12]:
         successor.accept(token)
     assert sample(row[np.newaxis].copy(), [successor]) == [whole[12]]
+
+
+def test_the_smallest_temperature_is_greedy() -> None:
+    assert set(draw_many(SamplingParams(temperature=1e-30), logits(PROBABILITIES), draws=50)) == {0}
 
 
 def test_greedy_rows_and_sampled_rows_share_a_batch() -> None:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from xinfer_runtime.engines.llama_cpp.randomness import uniform
 from xinfer_runtime.messages import SamplingParams
 
-_TOP_P_CANDIDATES = 1024
-"""Tokens sorted at first for top-p; more only when these do not have the mass."""
+_COLDEST = 1e-5
+"""Below this, f32 overflows and the choice is greedy anyway."""
 
 
 class Sampler:
@@ -65,8 +65,8 @@ class Sampler:
     def draw(self, logits: NDArray[np.float32]) -> int:
         """A token from the logits (vocabulary,) after penalties."""
         tokens, kept = _cut(logits, self.params)
-        scaled = (kept - kept.max()).astype(np.float64) / self.params.temperature
-        cumulative = np.cumsum(np.exp(scaled))
+        weights = np.exp((kept - kept.max()) / np.float32(max(self.params.temperature, _COLDEST)))
+        cumulative = np.cumsum(weights, dtype=np.float64)
         point = uniform(self.seed, self.draws) * cumulative[-1]
         index = min(int(np.searchsorted(cumulative, point, side="right")), len(cumulative) - 1)
         return index if tokens is None else int(tokens[index])
@@ -112,14 +112,11 @@ def _nucleus(logits: NDArray[np.float32], top_p: float) -> NDArray[np.int64]:
 
     Holtzman et al., The Curious Case of Neural Text Degeneration, ICLR 2020. Always at least one token.
     """
-    weights = np.exp((logits - logits.max()).astype(np.float64))
-    wanted = top_p * weights.sum()
-    if len(weights) > _TOP_P_CANDIDATES:
-        top = np.argpartition(weights, -_TOP_P_CANDIDATES)[-_TOP_P_CANDIDATES:]
-        order = top[np.argsort(-weights[top], kind="stable")]
-        if weights[order].sum() < wanted:
-            order = np.argsort(-weights, kind="stable")
-    else:
-        order = np.argsort(-weights, kind="stable")
-    count = int(np.searchsorted(np.cumsum(weights[order]), wanted)) + 1
+    weights = np.exp(logits - logits.max())
+    total = float(weights.sum(dtype=np.float64))
+    # Tokens with less than this have less than 1 - top_p together, so they are not in the set: nearly all of a large
+    # vocabulary need not be sorted.
+    candidates = np.flatnonzero(weights >= (1.0 - top_p) * total / len(weights))
+    order = candidates[np.argsort(-weights[candidates], kind="stable")]
+    count = int(np.searchsorted(np.cumsum(weights[order], dtype=np.float64), top_p * total)) + 1
     return order[:count]
