@@ -20,6 +20,6 @@ def panel(client: "Client | None" = None) -> Any:
         from xinfer_runtime.notebook.plain_panel import PlainPanel
 
         return PlainPanel(client)
-    from xinfer_runtime.notebook.panel import current_panel
+    from xinfer_runtime.notebook.widget_panel import current_panel
 
     return current_panel(client)
