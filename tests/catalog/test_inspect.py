@@ -77,6 +77,7 @@ def test_every_file_of_the_catalog_is_packaged_and_is_what_the_catalog_says() ->
                 assert file.quantization.lower() == label.lower()
                 by_file = inspect(ModelSpec(uid="x", name="x", path=str(file.path)))
                 assert by_file.size_in_billions == each.size_in_billions
+                assert by_file.context_length == family.context_length
                 assert ("chat" in family.abilities) == (file.chat_template is not None)
 
 

@@ -16,12 +16,13 @@ class FamilySpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Family(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A model by name. The context length is in the file, and is read from there."""
+    """A model by name. `context_length` is what its files were trained for."""
 
     name: str
     description: str
     abilities: tuple[str, ...]
     languages: tuple[str, ...]
+    context_length: int
     specs: tuple[FamilySpec, ...]
     type: str = "LLM"
 

@@ -165,7 +165,7 @@ async def test_a_stop_string_ends_a_request_in_the_middle(running: RunningEngine
 async def test_streamed_text_is_the_text_of_all_bytes_together(running: RunningEngine) -> None:
     sampling = SamplingParams(temperature=5.0, seed=1, max_tokens=400, ignore_eos=True)
     await running.run(GenerateRequest(id="bytes", prompt="", sampling=sampling))
-    vocabulary = running.engine._facts
+    vocabulary = running.engine._model.facts
     raw = b"".join(vocabulary.piece(token) for token in running.tokens("bytes"))
     assert running.text("bytes") == raw.decode(errors="replace")
     assert any(ord(character) > 0x7F and character != "\ufffd" for character in running.text("bytes"))
@@ -232,4 +232,4 @@ async def test_a_storm_of_requests_and_aborts_under_pressure_changes_no_text(
             await tight.finish(request.id)
             assert tight.text(request.id) == roomy.text(request.id)
     assert (tight.engine.stats().running, tight.engine.stats().waiting, tight.engine.stats().kv_used) == (0, 0, 0)
-    assert tight.engine._engine_loop._scheduler.preemptions > 0
+    assert tight.engine._loop._scheduler.preemptions > 0

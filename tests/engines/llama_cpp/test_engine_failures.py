@@ -69,7 +69,7 @@ async def test_nothing_is_printed(
 async def test_a_gpu_that_this_build_cannot_use_is_refused(
     engines: Callable[[], RunningEngine], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("xinfer_runtime.engines.llama_cpp.engine.supports_gpu", lambda: False)
+    monkeypatch.setattr("xinfer_runtime.engines.llama_cpp.loading.supports_gpu", lambda: False)
     with pytest.raises(InvalidRequest, match="no GPU support"):
         await engines().load(tiny_model, n_gpu=1)
 

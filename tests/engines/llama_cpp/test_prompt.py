@@ -23,7 +23,7 @@ def weights(tiny_model: Path) -> Iterator[Weights]:
 @pytest.fixture
 def prompts(weights: Weights) -> PromptBuilder:
     template = ChatTemplate(weights.chat_template() or "")
-    return PromptBuilder(weights.vocabulary, template, None, context_length=2000)
+    return PromptBuilder(weights.vocabulary, template, "none", context_length=2000)
 
 
 def controls(tokens: list[int]) -> list[int]:

@@ -1,7 +1,7 @@
 """The llama.cpp engine as the replica sees it: asyncio on one side, the engine loop's thread on the other.
 
-A request passes three threads: `submit` on the event loop, its template and tokenization on the preparing thread (in
-order of arrival, so that a long prompt delays neither the event loop nor a decode step), its tokens on the engine loop.
+A request passes three threads: `submit` on the event loop; its template and tokenization on the preparing thread, in
+order of arrival, so that a long prompt delays neither the event loop nor a decode step; its tokens on the engine loop.
 Outcomes come back with one `call_soon_threadsafe` per step.
 """
 
@@ -11,31 +11,27 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
-from pathlib import Path
 from queue import SimpleQueue
 
 import msgspec
 
-from xinfer_runtime.catalog.gguf_file import read_gguf
-from xinfer_runtime.catalog.locate import locate
-from xinfer_runtime.chat.template import ChatTemplate
 from xinfer_runtime.engines.base import EmitStep, Engine, ReportProgress
-from xinfer_runtime.engines.llama_cpp import sizing
-from xinfer_runtime.engines.llama_cpp.cores import threads_for, usable_cores
-from xinfer_runtime.engines.llama_cpp.generation import Generation, TokenFacts
+from xinfer_runtime.engines.llama_cpp.generation import Generation
+from xinfer_runtime.engines.llama_cpp.loading import load_model
 from xinfer_runtime.engines.llama_cpp.loop import Abort, Command, EngineLoop, Outcome, Start, Stop
-from xinfer_runtime.engines.llama_cpp.model import Context, Weights, load_weights, supports_gpu
 from xinfer_runtime.engines.llama_cpp.options import Options
-from xinfer_runtime.engines.llama_cpp.prompt import PromptBuilder
-from xinfer_runtime.engines.llama_cpp.scheduler import Limits
-from xinfer_runtime.errors import EngineError, ErrorInfo, InvalidRequest, XinferError
+from xinfer_runtime.errors import EngineError, ErrorInfo, XinferError
 from xinfer_runtime.messages import Delta, EngineStats, GenerateRequest, ModelInfo, ModelSpec
 
 logger = logging.getLogger(__name__)
 
 
 class LlamaCppEngine(Engine):
-    """One GGUF model. A request submitted under an id that is still running replaces that request."""
+    """One GGUF model. A request submitted under an id that is still running replaces that request.
+
+    A request is known by its ticket, which is never used twice, so that what still arrives for an aborted request is
+    not taken for a later one's.
+    """
 
     def __init__(self) -> None:
         self._commands: SimpleQueue[Command] = SimpleQueue()
@@ -45,21 +41,24 @@ class LlamaCppEngine(Engine):
         self._preparing = 0
         self._preparer = ThreadPoolExecutor(1, thread_name_prefix="xinfer-prepare")
         self._thread: threading.Thread | None = None
-        self._engine_loop: EngineLoop | None = None
+        self._loop: EngineLoop | None = None
         self._closing = False
         self._ended: ErrorInfo | None = None
+        """Why no request can run any more."""
 
     async def load(self, spec: ModelSpec, emit: EmitStep, progress: ReportProgress) -> ModelInfo:
+        self._options = Options.of(spec)
         self._event_loop = asyncio.get_running_loop()
         self._emit = emit
-        self._progress = progress
         loaded: asyncio.Future[ModelInfo] = self._event_loop.create_future()
-        self._thread = threading.Thread(target=self._run, args=(spec, loaded), name="xinfer-llama", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=(spec, progress, loaded), name="xinfer-llama", daemon=True
+        )
         self._thread.start()
         try:
             return await loaded
         except asyncio.CancelledError:
-            self._closing = True  # Stops the load at its next progress report.
+            self._closing = True  # Ends the load at its next report of progress.
             self._commands.put(Stop())
             raise
 
@@ -68,12 +67,12 @@ class LlamaCppEngine(Engine):
         ticket = next(self._tickets)
         self._ticket_of[request.id] = ticket
         self._live[ticket] = request.id
-        if self._ended is not None or self._closing or self._engine_loop is None:
+        if self._ended is None and not self._closing and self._loop is not None:
+            self._preparing += 1
+            self._preparer.submit(self._prepare, ticket, request)
+        else:
             error = self._ended or EngineError("The engine is not running").info
             self._event_loop.call_soon(self._deliver, [(ticket, Delta(id=request.id, error=error))])
-            return
-        self._preparing += 1
-        self._preparer.submit(self._prepare, ticket, request)
 
     def abort(self, request_id: str) -> None:
         ticket = self._ticket_of.pop(request_id, None)
@@ -82,13 +81,11 @@ class LlamaCppEngine(Engine):
             self._commands.put(Abort(ticket))
 
     def stats(self) -> EngineStats:
-        if self._engine_loop is None:
+        if self._loop is None:
             return EngineStats()
-        counts = self._engine_loop.counts
+        counts = self._loop.counts
         return msgspec.structs.replace(
-            counts,
-            waiting=counts.waiting + self._preparing,
-            tokens_per_second=self._engine_loop.throughput.rate(),
+            counts, waiting=counts.waiting + self._preparing, tokens_per_second=self._loop.throughput.rate()
         )
 
     async def close(self) -> None:
@@ -97,9 +94,9 @@ class LlamaCppEngine(Engine):
         self._commands.put(Stop())
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
-        self._fail_all(EngineError("The replica was stopped while this request ran").info)
+        self._end(EngineError("The replica was stopped while this request ran").info)
 
-    # On the event loop's thread.
+    # ---- on the event loop's thread
 
     def _deliver(self, outcomes: list[Outcome]) -> None:
         deltas = []
@@ -115,11 +112,11 @@ class LlamaCppEngine(Engine):
     def _prepared(self) -> None:
         self._preparing -= 1
 
-    def _fail_all(self, error: ErrorInfo) -> None:
+    def _end(self, error: ErrorInfo) -> None:
         self._ended = error
         self._deliver([(ticket, Delta(id=request_id, error=error)) for ticket, request_id in self._live.items()])
 
-    # On the preparing thread.
+    # ---- on the preparing thread
 
     def _prepare(self, ticket: int, request: GenerateRequest) -> None:
         try:
@@ -127,7 +124,7 @@ class LlamaCppEngine(Engine):
                 self._start(ticket, request)
         except XinferError as error:
             self._post(self._deliver, [(ticket, Delta(id=request.id, error=error.info))])
-        except Exception as error:
+        except Exception as error:  # The request's own failure, whatever it is: the next one is prepared as usual.
             logger.exception("Preparing a request failed")
             info = EngineError(f"The request could not be prepared: {type(error).__name__}: {error}").info
             self._post(self._deliver, [(ticket, Delta(id=request.id, error=info))])
@@ -135,8 +132,8 @@ class LlamaCppEngine(Engine):
             self._post(self._prepared)
 
     def _start(self, ticket: int, request: GenerateRequest) -> None:
-        prompt = self._prompts.build(request)
-        generation = Generation(request, prompt, self._facts)
+        prompt = self._model.prompts.build(request)
+        generation = Generation(request, prompt, self._model.facts)
         generation.replay(request.resume)
         if generation.finish_reason is not None:
             self._post(self._deliver, [(ticket, generation.end())])
@@ -145,86 +142,34 @@ class LlamaCppEngine(Engine):
         tokens = [*prompt, *request.resume]
         self._commands.put(Start(ticket, generation, tokens, singly_from=len(prompt) if exact else None))
 
-    # On the engine loop's thread.
+    # ---- on the engine loop's thread
 
-    def _run(self, spec: ModelSpec, loaded: "asyncio.Future[ModelInfo]") -> None:
-        try:
-            weights = self._load_weights(spec)
-        except Exception as error:
-            self._post(_reject, loaded, error)
-            return
-        try:
-            context, info = self._make_context(spec, weights)
-        except Exception as error:
-            weights.free()
-            self._post(_reject, loaded, error)
-            return
-        try:
-            assert self._engine_loop is not None
-            self._post(_resolve, loaded, info)
-            self._engine_loop.run()
-        except BaseException as error:
-            logger.exception("The llama.cpp engine loop ended")
-            self._post(self._fail_all, EngineError(f"The engine loop ended: {type(error).__name__}: {error}").info)
-        finally:
-            context.free()
-            weights.free()
-
-    def _load_weights(self, spec: ModelSpec) -> Weights:
-        self._options = Options.of(spec)
-        path = Path(spec.path) if spec.path else locate(spec)
-        self._gguf = read_gguf(path)
-        if spec.n_gpu and not supports_gpu():
-            raise InvalidRequest(
-                f"n_gpu={spec.n_gpu}: this build of llama.cpp has no GPU support. Install llama-cpp-python with it, "
-                "or launch with n_gpu=0.",
-                param="n_gpu",
-            )
-        gpu_layers = -1 if supports_gpu() and spec.n_gpu != 0 else 0
-        reported = -1.0
-
-        def proceed(fraction: float) -> bool:
-            nonlocal reported
-            if fraction - reported >= 0.01:
-                reported = fraction
-                self._post(self._progress, 0.9 * fraction, "loading weights")
+    def _run(self, spec: ModelSpec, progress: ReportProgress, loaded: "asyncio.Future[ModelInfo]") -> None:
+        def proceed(fraction: float, stage: str) -> bool:
+            self._post(progress, fraction, stage)
             return not self._closing
 
-        return load_weights(path, gpu_layers, proceed)
-
-    def _make_context(self, spec: ModelSpec, weights: Weights) -> tuple[Context, ModelInfo]:
-        options = self._options
-        size = sizing.choose(self._gguf.cache_shape, weights.trained_context, spec.context_length, spec.max_sequences)
-        cells = options.kv_cells or size.cells
-        length = min(size.context_length, cells)
-        budget = max(options.token_budget, size.max_sequences)
-        threads = options.threads or threads_for(weights.bytes, usable_cores())
-        self._post(self._progress, 0.9, "making the KV cache")
-        context = Context(weights, cells, size.max_sequences, budget, threads)
-        vocabulary = weights.vocabulary
-        template = _compile(weights)
-        tool_source = weights.chat_template("tool_use")
-        tool_template = ChatTemplate(tool_source, weights.bos_text, weights.eos_text) if tool_source else None
-        self._prompts = PromptBuilder(vocabulary, template, tool_template, length)
-        self._facts = TokenFacts(vocabulary.piece, vocabulary.end_of_generation, length)
-        limits = Limits(cells=options.kv_cells or context.cells, slots=size.max_sequences, token_budget=budget)
-        self._engine_loop = EngineLoop(context, limits, self._commands, self._live.__contains__, self._publish)
-        chats = isinstance(template, ChatTemplate)
-        takes_tools = tool_template is not None or (isinstance(template, ChatTemplate) and template.takes_tools)
-        self._post(self._progress, 1.0, "ready")
-        return context, ModelInfo(
-            context_length=length,
-            vocab_size=vocabulary.size,
-            abilities=("generate", *(("chat",) if chats else ()), *(("tools",) if chats and takes_tools else ())),
-            parameters=weights.parameters,
-            memory_bytes=context.memory_bytes,
-            architecture=weights.architecture,
-        )
+        try:
+            self._model = load_model(spec, self._options, proceed)
+        except Exception as error:
+            self._post(_reject, loaded, error)
+            return
+        try:
+            model, wanted = self._model, self._live.__contains__
+            self._loop = EngineLoop(model.context, model.limits, self._commands, wanted, self._publish)
+            self._post(_resolve, loaded, self._model.info)
+            self._loop.run()
+        except BaseException as error:
+            logger.exception("The llama.cpp engine loop ended")
+            self._post(self._end, EngineError(f"The engine loop ended: {type(error).__name__}: {error}").info)
+        finally:
+            self._model.free()
 
     def _publish(self, outcomes: list[Outcome]) -> None:
         self._post(self._deliver, outcomes)
 
     def _post(self, function: Callable[..., None], *args: object) -> None:
+        """Call the function on the event loop's thread."""
         try:
             self._event_loop.call_soon_threadsafe(function, *args)
         except RuntimeError:
@@ -233,17 +178,6 @@ class LlamaCppEngine(Engine):
             # Whoever listened is gone without closing the engine: nothing is left to work for.
             self._closing = True
             self._commands.put(Stop())
-
-
-def _compile(weights: Weights) -> ChatTemplate | str:
-    """The model's chat template, or why it has none that works."""
-    source = weights.chat_template()
-    if source is None:
-        return "its file has no chat template"
-    try:
-        return ChatTemplate(source, weights.bos_text, weights.eos_text)
-    except InvalidRequest as error:
-        return error.message
 
 
 def _resolve(future: "asyncio.Future[ModelInfo]", value: ModelInfo) -> None:

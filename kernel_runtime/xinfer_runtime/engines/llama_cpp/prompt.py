@@ -14,14 +14,15 @@ from xinfer_runtime.messages import GenerateRequest
 class PromptBuilder:
     """Renders and tokenizes prompts. Safe in a thread of its own; every failure is the request's own error.
 
-    `template` is what the model file has, or the reason why there is none that works.
+    Each template is what the model file has, or the reason why there is none that works; `tool_template` is one for
+    requests with tools, where the file has a second.
     """
 
     def __init__(
         self,
         vocabulary: Vocabulary,
         template: ChatTemplate | str,
-        tool_template: ChatTemplate | None,
+        tool_template: ChatTemplate | str,
         context_length: int,
     ) -> None:
         self._vocabulary = vocabulary
@@ -65,7 +66,8 @@ class PromptBuilder:
         raise InvalidRequest("One of messages, prompt and token_ids is needed")
 
     def _chat(self, request: GenerateRequest) -> list[int]:
-        template = self._tool_template if request.tools and self._tool_template else self._template
+        for_tools = bool(request.tools) and isinstance(self._tool_template, ChatTemplate)
+        template = self._tool_template if for_tools else self._template
         if isinstance(template, str):
             raise InvalidRequest(f"This model cannot chat: {template}. Use completions instead.", param="messages")
         messages = request.messages or ()

@@ -1,0 +1,129 @@
+"""From a ModelSpec to a model that is ready to run. Blocking: runs on the engine loop's thread."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from xinfer_runtime.catalog.gguf_file import read_gguf
+from xinfer_runtime.catalog.locate import locate
+from xinfer_runtime.chat.template import ChatTemplate
+from xinfer_runtime.engines.llama_cpp import sizing
+from xinfer_runtime.engines.llama_cpp.cores import threads_for, usable_cores
+from xinfer_runtime.engines.llama_cpp.generation import TokenFacts
+from xinfer_runtime.engines.llama_cpp.model import Context, Weights, load_weights, supports_gpu
+from xinfer_runtime.engines.llama_cpp.options import Options
+from xinfer_runtime.engines.llama_cpp.prompt import PromptBuilder
+from xinfer_runtime.engines.llama_cpp.scheduler import Limits
+from xinfer_runtime.errors import InvalidRequest
+from xinfer_runtime.messages import ModelInfo, ModelSpec
+
+_WEIGHTS_SHARE = 0.9
+"""Of the progress: the rest is the KV cache."""
+
+Proceed = Callable[[float, str], bool]
+"""Takes a fraction from 0 to 1 and a stage name; returns False to give the load up."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """Everything that was made of a file. `free` must run on the thread that loaded, when nothing uses the rest."""
+
+    weights: Weights
+    context: Context
+    limits: Limits
+    prompts: PromptBuilder
+    facts: TokenFacts
+    info: ModelInfo
+
+    def free(self) -> None:
+        self.context.free()
+        self.weights.free()
+
+
+def load_model(spec: ModelSpec, options: Options, proceed: Proceed) -> LoadedModel:
+    """Load the model of `spec`.
+
+    Raises ModelFileError for a file that cannot be used, InvalidRequest for a spec that cannot be honoured, Cancelled
+    when `proceed` said so, EngineError when there is no memory for the KV cache.
+    """
+    path = Path(spec.path) if spec.path else locate(spec)
+    file = read_gguf(path)
+    weights = load_weights(path, _gpu_layers(spec), _in_steps(proceed))
+    try:
+        size = sizing.choose(file.cache_shape, weights.trained_context, spec.context_length, spec.max_sequences)
+        proceed(_WEIGHTS_SHARE, "making the KV cache")
+        loaded = _with_context(weights, size, options)
+    except BaseException:
+        weights.free()
+        raise
+    proceed(1.0, "ready")
+    return loaded
+
+
+def _gpu_layers(spec: ModelSpec) -> int:
+    """Layers to put on GPUs: all where there is a GPU to use, unless the launch wants none."""
+    if spec.n_gpu and not supports_gpu():
+        raise InvalidRequest(
+            f"n_gpu={spec.n_gpu}: this build of llama.cpp has no GPU support. Install llama-cpp-python with it, "
+            "or launch with n_gpu=0.",
+            param="n_gpu",
+        )
+    return -1 if supports_gpu() and spec.n_gpu != 0 else 0
+
+
+def _in_steps(proceed: Proceed) -> Callable[[float], bool]:
+    """llama.cpp reports after every tensor; pass on each percent."""
+    reported = -1.0
+
+    def report(fraction: float) -> bool:
+        nonlocal reported
+        if fraction - reported < 0.01:
+            return True
+        reported = fraction
+        return proceed(_WEIGHTS_SHARE * fraction, "loading weights")
+
+    return report
+
+
+def _with_context(weights: Weights, size: sizing.CacheSize, options: Options) -> LoadedModel:
+    length = min(size.context_length, options.kv_cells or size.cells)
+    budget = max(options.token_budget, size.max_sequences)
+    threads = options.threads or threads_for(weights.bytes, usable_cores())
+    context = Context(weights, options.kv_cells or size.cells, size.max_sequences, budget, threads)
+    vocabulary = weights.vocabulary
+    template = _template(weights)
+    tool_template = _template(weights, "tool_use")
+    templates = [each for each in (template, tool_template) if isinstance(each, ChatTemplate)]
+    return LoadedModel(
+        weights=weights,
+        context=context,
+        # llama.cpp rounds the number of cells up; an option is taken at its word.
+        limits=Limits(options.kv_cells or context.cells, size.max_sequences, budget),
+        prompts=PromptBuilder(vocabulary, template, tool_template, length),
+        facts=TokenFacts(vocabulary.piece, vocabulary.end_of_generation, length),
+        info=ModelInfo(
+            context_length=length,
+            vocab_size=vocabulary.size,
+            abilities=_abilities(templates),
+            parameters=weights.parameters,
+            memory_bytes=context.memory_bytes,
+            architecture=weights.architecture,
+        ),
+    )
+
+
+def _template(weights: Weights, variant: str | None = None) -> ChatTemplate | str:
+    """A chat template of the model, or why there is none that works."""
+    source = weights.chat_template(variant)
+    if source is None:
+        return "its file has no chat template"
+    try:
+        return ChatTemplate(source, weights.bos_text, weights.eos_text)
+    except InvalidRequest as error:
+        return error.message
+
+
+def _abilities(templates: list[ChatTemplate]) -> tuple[str, ...]:
+    if not templates:
+        return ("generate",)
+    return ("chat", "generate", "tools") if any(each.takes_tools for each in templates) else ("chat", "generate")
