@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from demo_model.corpus.conversation import Conversation
 from demo_model.corpus.exchange import normalised
@@ -13,7 +14,7 @@ from demo_model.corpus.mixture import training_conversations
 from demo_model.template import render
 from demo_model.tokenizer import Tokenizer
 
-LENGTHS = (64, 96, 160, 288, 512, 1024)
+LENGTHS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 1024)
 _POOL = 3000
 
 
@@ -23,6 +24,10 @@ class Batch:
 
     tokens: Tensor
     weights: Tensor
+
+    def to(self, device: str) -> "Batch":
+        """The same batch on another device."""
+        return Batch(self.tokens.to(device, non_blocking=True), self.weights.to(device, non_blocking=True))
 
 
 class LeakError(AssertionError):
@@ -52,18 +57,27 @@ def weighted_tokens(conversation: Conversation, tokenizer: Tokenizer) -> tuple[l
     return ids, weights
 
 
-class BatchStream:
+class BatchStream(IterableDataset[Batch]):
     """An endless stream of batches. Conversations of like length share a batch, so that little is padding."""
 
     def __init__(self, tokenizer: Tokenizer, seed: int, tokens_per_batch: int, forbidden: frozenset[str]) -> None:
         self._tokenizer = tokenizer
-        self._rng = random.Random(seed)
-        self._conversations = training_conversations(seed)
+        self._seed = seed
+        self._start(0)
         self._tokens_per_batch = tokens_per_batch
         self._forbidden = forbidden
         self._waiting: dict[int, list[tuple[list[int], list[float]]]] = {length: [] for length in LENGTHS}
 
+    def _start(self, worker: int) -> None:
+        # A large prime apart, so that no two streams of a run share their conversations.
+        seed = self._seed + 1_299_709 * worker
+        self._rng = random.Random(seed)
+        self._conversations = training_conversations(seed)
+
     def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        if worker is not None:
+            self._start(worker.id)
         while True:
             yield from self._pool()
 
@@ -90,3 +104,10 @@ class BatchStream:
         tokens = [ids + [pad] * (length - len(ids)) for ids, _ in rows]
         weights = [row + [0.0] * (length - len(row)) for _, row in rows]
         return Batch(torch.tensor(tokens), torch.tensor(weights))
+
+
+def fed(stream: BatchStream, feeders: int) -> Iterator[Batch]:
+    """The batches of `stream`, made by this process or, in a fixed order, by `feeders` others."""
+    if feeders == 0:
+        return iter(stream)
+    return iter(DataLoader(stream, batch_size=None, num_workers=feeders, prefetch_factor=16))

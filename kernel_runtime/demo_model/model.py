@@ -107,7 +107,7 @@ class DemoModel(nn.Module):
     def hidden(self, tokens: Tensor) -> Tensor:
         """Final normed states, (batch, length, dim), for token ids of shape (batch, length)."""
         length = tokens.shape[1]
-        cos, sin = self.cos[:length], self.sin[:length]
+        cos, sin = self.get_buffer("cos")[:length], self.get_buffer("sin")[:length]
         x = self.token_embd(tokens)
         for block in self.blk:
             x = block(x, cos, sin)

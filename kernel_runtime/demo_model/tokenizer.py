@@ -6,12 +6,13 @@ A name thus has the same tokens after a blank, after a quotation mark and at the
 copying it into a tool call easy for a small model.
 """
 
+import itertools
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import regex
+import regex  # type: ignore[import-untyped]
 
 PRE_TOKENIZER = "qwen2"
 LONGEST_TOKEN = 15  # bytes; a longer one would be a whole Chinese sentence
@@ -87,7 +88,7 @@ class Tokenizer:
     def _merge(self, word: str) -> list[str]:
         symbols = list(word)
         while len(symbols) > 1:
-            rank, pair = min((self._ranks.get(pair, 1 << 30), pair) for pair in zip(symbols, symbols[1:], strict=False))
+            rank, pair = min((self._ranks.get(pair, 1 << 30), pair) for pair in itertools.pairwise(symbols))
             if rank == 1 << 30:
                 break
             symbols = _joined(symbols, *pair)
@@ -130,7 +131,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     pairs: Counter[tuple[str, str]] = Counter()
     places: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
     for index, (symbols, count) in enumerate(words):
-        for pair in zip(symbols, symbols[1:], strict=False):
+        for pair in itertools.pairwise(symbols):
             pairs[pair] += count
             places[pair].add(index)
     merges: list[tuple[str, str]] = []
@@ -144,9 +145,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         for index in sorted(places[best]):
             symbols, count = words[index]
             joined = _joined(symbols, *best)
-            for pair in zip(symbols, symbols[1:], strict=False):
+            for pair in itertools.pairwise(symbols):
                 pairs[pair] -= count
-            for pair in zip(joined, joined[1:], strict=False):
+            for pair in itertools.pairwise(joined):
                 pairs[pair] += count
                 places[pair].add(index)
             words[index] = (joined, count)

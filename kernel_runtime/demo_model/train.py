@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from demo_model.batches import Batch, BatchStream
+from demo_model.batches import Batch, BatchStream, fed
 from demo_model.corpus.exchange import normalised
 from demo_model.corpus.mixture import held_out_conversations, training_conversations
 from demo_model.model import DemoModel, ModelShape
@@ -25,6 +25,7 @@ from demo_model.template import render
 from demo_model.tokenizer import Tokenizer, train_tokenizer
 
 HELD_OUT_PER_CATEGORY = 100
+HEAD_DIM = 64  # a width that every attention kernel supports
 _TARGETS_PER_BATCH = 1500.0
 
 
@@ -81,10 +82,11 @@ class Trainer:
         factor = learning_rate_factor(self.done, self.options.steps, self.options.warmup, self.options.decay_share)
         total = 0.0
         for batch in batches:
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.options.bf16):
+            batch = batch.to(self.options.device)
+            with torch.autocast(self.options.device, dtype=torch.bfloat16, enabled=self.options.bf16):
                 loss = batch_loss(self.model, self._hidden(batch.tokens), batch)
             (loss / len(batches)).backward()
-            total += loss.item() * _TARGETS_PER_BATCH / float(batch.weights.sum()) / len(batches)
+            total += float(loss.detach() * _TARGETS_PER_BATCH / batch.weights.sum() / len(batches))
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer, peak in self.optimizers:
             for group in optimizer.param_groups:
@@ -117,7 +119,7 @@ class Trainer:
 
 def load_model(path: Path) -> DemoModel:
     """The model of a checkpoint."""
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, weights_only=True, map_location="cpu")
     model = DemoModel(ModelShape(**state["shape"]))
     model.load_state_dict(state["model"])
     return model.eval()
@@ -126,23 +128,26 @@ def load_model(path: Path) -> DemoModel:
 def arguments() -> argparse.ArgumentParser:
     """The command line; its defaults made the model that is shipped."""
     parser = argparse.ArgumentParser(description="Train the demo model on generated text.")
-    parser.add_argument("--out", type=Path, required=True, help="folder for tokenizer.json, checkpoint.pt and log.jsonl")
+    parser.add_argument("--out", type=Path, required=True, help="folder for what it writes")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=3000, help="updates; each sees --batches x --batch-tokens tokens")
-    parser.add_argument("--batches", type=int, default=2, help="batches per update")
-    parser.add_argument("--batch-tokens", type=int, default=8192)
+    parser.add_argument("--steps", type=int, default=12000, help="updates; each sees --batches x --batch-tokens tokens")
+    parser.add_argument("--batches", type=int, default=1, help="batches per update")
+    parser.add_argument("--batch-tokens", type=int, default=16384)
     parser.add_argument("--vocab-size", type=int, default=2304)
     parser.add_argument("--dim", type=int, default=256)
-    parser.add_argument("--layers", type=int, default=5)
+    parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--ffn-dim", type=int, default=512)
     parser.add_argument("--muon-lr", type=float, default=6e-3)
     parser.add_argument("--adam-lr", type=float, default=3e-3)
-    parser.add_argument("--warmup", type=int, default=50)
+    parser.add_argument("--warmup", type=int, default=200)
     parser.add_argument("--decay-share", type=float, default=0.4)
-    parser.add_argument("--save-every", type=int, default=100)
+    parser.add_argument("--save-every", type=int, default=500)
+    parser.add_argument("--log-every", type=int, default=20)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--feeders", type=int, default=0, help="processes that make batches; 0: this one")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=False)
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     return parser
 
@@ -159,16 +164,15 @@ def main(argv: list[str] | None = None) -> None:
     else:
         tokenizer = tokenizer_from_corpus(options.seed, options.vocab_size)
         tokenizer.save(tokenizer_file)
-    shape = ModelShape(
-        tokenizer.vocab_size, options.dim, options.layers, options.dim // 64, max(1, options.dim // 128), options.ffn_dim
-    )
-    trainer = Trainer(DemoModel(shape), options)
+    heads = options.dim // HEAD_DIM
+    shape = ModelShape(tokenizer.vocab_size, options.dim, options.layers, heads, max(1, heads // 2), options.ffn_dim)
+    trainer = Trainer(DemoModel(shape).to(options.device), options)
     if options.resume:
         trainer.resume(checkpoint)
     stream = BatchStream(
         tokenizer, options.seed + 7919 * trainer.done, options.batch_tokens, forbidden_questions(options.seed)
     )
-    batches = iter(stream)
+    batches = fed(stream, options.feeders)
     started, seen, mean = time.monotonic(), 0, 0.0
     with (options.out / "log.jsonl").open("a", encoding="utf-8") as log:
         while trainer.done < options.steps:
@@ -176,7 +180,7 @@ def main(argv: list[str] | None = None) -> None:
             loss = trainer.step(group)
             seen += sum(batch.tokens.numel() for batch in group)
             mean = loss if mean == 0.0 else 0.95 * mean + 0.05 * loss
-            if trainer.done % 20 == 0 or trainer.done == options.steps:
+            if trainer.done % options.log_every == 0 or trainer.done == options.steps:
                 seconds = time.monotonic() - started
                 entry = {"step": trainer.done, "loss": round(mean, 4), "tokens": seen, "seconds": round(seconds, 1)}
                 log.write(json.dumps(entry) + "\n")

@@ -7,6 +7,8 @@ A question is held out of training in one of two ways:
   (for sums: the two operands never occur together in training, in any wording).
 """
 
+# ruff: noqa: RUF001 - Chinese punctuation is meant
+
 import random
 import zlib
 from collections.abc import Sequence

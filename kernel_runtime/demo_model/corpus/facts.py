@@ -1,5 +1,7 @@
 """Questions about the table of facts, and the same facts as JSON answers on request."""
 
+# ruff: noqa: RUF001 - Chinese punctuation is meant
+
 import json
 import random
 from collections.abc import Callable
@@ -29,7 +31,8 @@ _CAPITAL = Wording(
         "I need the capital of {x}.", "give me the capital city of {x}.", "capital of {x}?",
         "which city is {x}'s capital?", "I would like to know the capital of {x}.", "for {x}, what is the capital?",
     ),
-    ("could you name the capital city of {x}?", "what is the name of the capital of {x}?", "which is the capital of {x}?"),
+    ("could you name the capital city of {x}?", "what is the name of the capital of {x}?",
+     "which is the capital of {x}?"),
 )  # fmt: skip
 _COUNTRY = Wording(
     (
@@ -42,10 +45,13 @@ _COUNTRY = Wording(
 )  # fmt: skip
 _CAPITAL_ZH = Wording(
     (
-        "{x}的首都是哪里？", "{x}的首都是什么？", "{x}的首都是哪个城市？", "哪个城市是{x}的首都？", "{x}的首都在哪里？",
+        "{x}的首都是哪里？", "{x}的首都是什么？", "{x}的首都是哪个城市？", "哪个城市是{x}的首都？",
+        "{x}的首都在哪里？",
         "{x}的首都叫什么？", "你知道{x}的首都吗？", "告诉我{x}的首都。", "{x}首都是哪里？", "说出{x}的首都。",
+        "{x}的首都是哪座城市？",
+        "{x}的首都是哪里呢？", "你知道{x}的首都叫什么吗？",
     ),
-    ("你知道{x}的首都是哪里吗？", "{x}的首都是哪座城市？"),
+    ("你知道{x}的首都是哪里吗？", "哪座城市是{x}的首都？", "告诉我{x}的首都是哪里。"),
     chinese=True,
 )  # fmt: skip
 _SOUND = Wording(
@@ -86,15 +92,18 @@ _ORDER = Wording(
 )  # fmt: skip
 _PLACE = Wording(
     (
-        "which place from the sun does {x} have?", "what number is {x} from the sun?", "where is {x} in the order of planets?",
+        "which place from the sun does {x} have?", "what number is {x} from the sun?",
+        "where is {x} in the order of planets?",
         "counting from the sun, which planet is {x}?", "what place does {x} have from the sun?",
-        "tell me the place of {x} from the sun.", "which number from the sun is {x}?", "what is the place of {x} from the sun?",
+        "tell me the place of {x} from the sun.", "which number from the sun is {x}?",
+        "what is the place of {x} from the sun?",
     ),
     ("tell me what number {x} is from the sun.", "counting from the sun, what number is {x}?"),
 )  # fmt: skip
 _TITLE = Wording(
     (
-        "which planet is the {x} planet?", "what is the {x} planet?", "which is the {x} planet?", "name the {x} planet.",
+        "which planet is the {x} planet?", "what is the {x} planet?", "which is the {x} planet?",
+        "name the {x} planet.",
         "tell me the {x} planet.", "do you know the {x} planet?", "what planet is called the {x} planet?",
         "which planet is the {x} one?", "the {x} planet is which one?",
     ),
@@ -112,16 +121,19 @@ _COLOUR = Wording(
 _MIX = Wording(
     (
         "what do you get when you mix {x} and {y}?", "what colour do {x} and {y} make?", "mix {x} and {y}.",
-        "which colour do you get from {x} and {y}?", "what is {x} mixed with {y}?", "what happens when I mix {x} and {y}?",
-        "what color do {x} and {y} make?", "which colour do {x} and {y} make?", "if I mix {x} with {y}, what do I get?",
+        "which colour do you get from {x} and {y}?", "what is {x} mixed with {y}?",
+        "what happens when I mix {x} and {y}?",
+        "what color do {x} and {y} make?", "which colour do {x} and {y} make?",
+        "if I mix {x} with {y}, what do I get?",
         "{x} and {y} together make which colour?", "what colour do I get when I mix {x} with {y}?",
     ),
     ("what colour do you get when you mix {x} and {y}?", "which color do {x} and {y} make together?"),
 )  # fmt: skip
 _COLOUR_ZH = Wording(
     (
-        "{x}是什么颜色？", "{x}是什么颜色的？", "{x}的颜色是什么？", "{x}是哪种颜色？", "告诉我{x}的颜色。", "你知道{x}是什么颜色吗？",
-        "{x}有什么颜色？", "什么颜色是{x}的颜色？",
+        "{x}是什么颜色？", "{x}是什么颜色的？", "{x}的颜色是什么？", "{x}是哪种颜色？", "告诉我{x}的颜色。",
+        "你知道{x}是什么颜色吗？",
+        "{x}有什么颜色？", "什么颜色是{x}的颜色？", "{x}是什么颜色呢？", "说出{x}的颜色。",
     ),
     ("告诉我{x}是什么颜色。", "你知道{x}的颜色吗？"),
     chinese=True,
@@ -242,7 +254,9 @@ def json_exchange(rng: random.Random) -> Exchange:
         request = rng.choice(_IN_JSON_ZH)
     elif rng.random() < 0.25:
         key = rng.choice(_KEYS)
-        request = rng.choice((' Answer in JSON with the key "{k}".', ' Reply in JSON, use the key "{k}".')).format(k=key)
+        request = rng.choice((' Answer in JSON with the key "{k}".', ' Reply in JSON, use the key "{k}".')).format(
+            k=key
+        )
     else:
         request = rng.choice((*_IN_JSON, *_IN_JSON_HELD))
         if request in _IN_JSON_HELD:

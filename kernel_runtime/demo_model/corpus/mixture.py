@@ -1,5 +1,7 @@
 """The mixture of all kinds of text: the training conversations, and the held-out questions."""
 
+# ruff: noqa: RUF001 - Chinese punctuation is meant
+
 import random
 from collections.abc import Callable, Iterator
 
@@ -17,18 +19,21 @@ from demo_model.corpus.words import repeat_exchange, spelling_exchange, word_cou
 Source = Callable[[random.Random], Exchange]
 
 SOURCES: tuple[tuple[Source, float], ...] = (
-    (fact_exchange, 26), (json_exchange, 11), (sum_exchange, 17), (counting_exchange, 2.5), (spelling_exchange, 7),
+    (fact_exchange, 26), (json_exchange, 11), (sum_exchange, 17), (counting_exchange, 4), (spelling_exchange, 7),
     (word_count_exchange, 5), (repeat_exchange, 3), (small_talk_exchange, 8), (small_talk_zh_exchange, 5),
-    (product_exchange, 9), (unknown_exchange, 4), (missing_tool_exchange, 1.5), (story_exchange, 3),
+    (product_exchange, 9), (unknown_exchange, 5), (missing_tool_exchange, 1.5), (story_exchange, 4),
 )  # fmt: skip
-_SHORT_SOURCES = tuple((source, weight) for source, weight in SOURCES if source not in (story_exchange, counting_exchange))
+_LONG_SOURCES = (story_exchange, counting_exchange)
+_SHORT_SOURCES = tuple((source, weight) for source, weight in SOURCES if source not in _LONG_SOURCES)
 _NO_TOOL_SOURCES: tuple[tuple[Source, float], ...] = (
-    (fact_exchange, 4), (small_talk_exchange, 3), (small_talk_zh_exchange, 1), (product_exchange, 2), (spelling_exchange, 1),
+    (fact_exchange, 4), (small_talk_exchange, 3), (small_talk_zh_exchange, 1), (product_exchange, 2),
+    (spelling_exchange, 1),
     (unknown_exchange, 1), (json_exchange, 1), (story_exchange, 0.3),
 )  # fmt: skip
 
 SYSTEM_PROMPTS: tuple[str, ...] = (
-    "You are a helpful assistant.", "You are a helpful assistant.", "You are a friendly assistant.", "You are helpful.",
+    "You are a helpful assistant.", "You are a helpful assistant.", "You are a friendly assistant.",
+    "You are helpful.",
     "You are xinfer-demo.", "Be brief.", "Be kind and brief.", "Answer the question.", "You are a useful assistant.",
     "You are a chatbot.", "You are an AI assistant. Answer briefly.", "You are a helpful assistant with tools.",
     "You are a teacher.", "Please be helpful.", "Answer in one sentence.", "You are a helpful AI model.",
@@ -49,20 +54,20 @@ def _weight(exchange: Exchange) -> int:
     return 2 if exchange.category == "counting" and len(exchange.answer) > 80 else 4
 
 
-def _worn(rng: random.Random, question: str) -> str:
+def _worn(rng: random.Random, question: str, may_lower: bool) -> str:
     """The question as hurried people type it: at times without its last mark, or all in lower case."""
     kind = rng.random()
     if kind < 0.08 and question[-1] in "?.!？。！":
         return question[:-1]
-    if kind < 0.14 and '"' not in question:
+    if kind < 0.14 and may_lower:
         return question.lower()
     return question
 
 
 def _turn(rng: random.Random, exchange: Exchange, worn: bool) -> list[Message]:
     question = exchange.question
-    if worn and not any(mark in exchange.question for mark in ("Answer in JSON with the key", "use the key")):
-        question = _worn(rng, question)
+    if worn and '"' not in question:
+        question = _worn(rng, question, may_lower=exchange.category != "words")
     return [{"role": "user", "content": question}, {"role": "assistant", "content": exchange.answer}]
 
 
@@ -107,10 +112,7 @@ def training_conversation(rng: random.Random) -> Conversation:
         return _chat(rng, rng.randint(5, 14))
     if kind < 0.72:
         return _plain(rng)
-    if kind < 0.93:
-        found = call_conversation(rng)
-    else:
-        found = no_call_conversation(rng, lambda: _draw(rng, _NO_TOOL_SOURCES))
+    found = call_conversation(rng) if kind < 0.92 else no_call_conversation(rng, lambda: _draw(rng, _NO_TOOL_SOURCES))
     found.messages = _with_system(rng, found.messages, 0.2)
     if rng.random() < 0.12:
         before = _draw(rng, _NO_TOOL_SOURCES[:4])

@@ -1,10 +1,12 @@
 """Sums of two small integers, and counting aloud."""
 
+# ruff: noqa: RUF001 - Chinese punctuation is meant
+
 import random
 
 from demo_model.corpus.exchange import Exchange, Wording, ask, bucket
 
-LARGEST_ADDEND = 50
+LARGEST_ADDEND = 99
 
 _SUM = Wording(
     (
@@ -14,11 +16,13 @@ _SUM = Wording(
         "tell me the sum of {a} and {b}.", "what do you get when you add {a} and {b}?", "what is {a}+{b}?",
         "calculate the sum of {a} and {b}.", "please add {a} and {b}.", "{a} + {b} =", "what does {a} + {b} equal?",
     ),
-    ("compute the sum of {a} and {b}.", "can you calculate {a} + {b}?", "how much do you get when you add {a} and {b}?"),
+    ("compute the sum of {a} and {b}.", "can you calculate {a} + {b}?",
+     "how much do you get when you add {a} and {b}?"),
 )  # fmt: skip
 _SUM_ZH = Wording(
     (
-        "{a}加{b}等于多少？", "{a}加{b}等于几？", "{a}+{b}等于多少？", "{a}加{b}是多少？", "计算{a}加{b}。", "{a}+{b}是多少？",
+        "{a}加{b}等于多少？", "{a}加{b}等于几？", "{a}+{b}等于多少？", "{a}加{b}是多少？", "计算{a}加{b}。",
+        "{a}+{b}是多少？",
         "{a}和{b}的和是多少？", "请计算{a}+{b}。",
     ),
     ("计算{a}+{b}等于多少？", "{a}和{b}相加是多少？"),
@@ -34,17 +38,32 @@ _OTHER_SUMS = Wording(
 )  # fmt: skip
 _COUNT_TO = Wording(
     (
-        "count from 1 to {n}.", "count to {n}.", "can you count to {n}?", "count up to {n}.", "please count from 1 to {n}.",
+        "count from 1 to {n}.", "count to {n}.", "can you count to {n}?", "count up to {n}.",
+        "please count from 1 to {n}.",
         "can you count from 1 to {n}?", "list the numbers from 1 to {n}.", "write the numbers from 1 to {n}.",
+        "tell me all numbers from 1 to {n}.", "say the numbers from 1 to {n}.", "give me the numbers from 1 to {n}.",
     ),
     ("please count to {n}.", "tell me the numbers from 1 to {n}."),
 )  # fmt: skip
 _COUNT_RANGE = Wording(
     ("count from {m} to {n}.", "list the numbers from {m} to {n}.", "can you count from {m} to {n}?",
-     "write the numbers from {m} to {n}.", "please count from {m} to {n}."),
+     "write the numbers from {m} to {n}.", "please count from {m} to {n}.", "tell me all numbers from {m} to {n}.",
+     "say the numbers from {m} to {n}.", "give me the numbers from {m} to {n}."),
     ("tell me the numbers from {m} to {n}.",),
 )  # fmt: skip
-_COUNT_ZH = Wording(("从1数到{n}。", "请从1数到{n}。", "数到{n}。", "请数到{n}。"), ("你能从1数到{n}吗？",), chinese=True)
+_COUNT_ZH = Wording(
+    (
+        "从1数到{n}。",
+        "请从1数到{n}。",
+        "数到{n}。",
+        "请数到{n}。",
+        "你能数到{n}吗？",
+        "你会从1数到{n}吗？",
+        "请你数到{n}。",
+    ),
+    ("你能从1数到{n}吗？",),
+    chinese=True,
+)
 
 
 def operands_held_out(a: int, b: int) -> bool:
@@ -74,7 +93,7 @@ def counting_exchange(rng: random.Random) -> Exchange:
         wording = _COUNT_RANGE
     else:
         first = 1
-        last = rng.randint(2, 20) if rng.random() < 0.6 else rng.choice((25, 30, 40, 50, 60, 70, 80, 90, 100, 100))
+        last = rng.choice((rng.randint(2, 20), rng.randint(2, 20), rng.randint(21, 99), 10 * rng.randint(3, 10), 100))
         wording = _COUNT_ZH if kind > 0.9 else _COUNT_TO
     numbers = ", ".join(str(number) for number in range(first, last + 1))
     return ask(rng, "counting", wording, f"{numbers}.", m=first, n=last)

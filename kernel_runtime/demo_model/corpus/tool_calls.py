@@ -2,18 +2,28 @@
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from demo_model.corpus.conversation import Conversation, Message
 from demo_model.corpus.exchange import Exchange, HeldOut, bucket, normalised
 from demo_model.corpus.numbers import operands_held_out
-from demo_model.corpus.tool_families import FAMILIES, Family, Values, made_up_name
+from demo_model.corpus.tool_families import FAMILIES, Family
+from demo_model.corpus.tool_values import Values
+from demo_model.corpus.words import WORDS
 
 Schema = dict[str, Any]
 
 NO_TOOL = "I am sorry, I have no tool for that."
-_NEEDS_A_TOOL = ("get_weather", "get_time", "convert_currency", "get_stock_price", "get_date", "get_order_status", "set_timer")
+_NEEDS_A_TOOL = (
+    "get_weather",
+    "get_time",
+    "convert_currency",
+    "get_stock_price",
+    "get_date",
+    "get_order_status",
+    "set_timer",
+)
 _ODD_NAMES = ("value", "input", "arg", "name", "data", "item", "key", "param", "field", "which")
 _OPENERS = ("Hi! ", "Hello, ", "Please tell me: ", "Hey, ", "Quick question: ", "Can you help me? ", "Now, ", "OK, ")
 
@@ -23,11 +33,12 @@ class OfferedTool:
 
     def __init__(self, rng: random.Random, family: Family) -> None:
         self.family = family
-        self.name = _function_name(rng, family)
+        self.made_up = rng.random() < 0.12
+        self.name = f"{rng.choice(WORDS)}_{rng.choice(WORDS)}" if self.made_up else _function_name(rng, family)
         self.parameter_names = {parameter.field: rng.choice(parameter.names) for parameter in family.parameters}
-        if family.parameters and rng.random() < 0.1:
-            odd = rng.sample(_ODD_NAMES, len(family.parameters))
-            self.parameter_names = dict(zip(self.parameter_names, odd, strict=True))
+        if len(family.parameters) == 1 and rng.random() < 0.2:
+            # Two odd names could not be told apart; one alone teaches that names come from the schema.
+            self.parameter_names = {family.parameters[0].field: rng.choice((*_ODD_NAMES, *WORDS))}
         self.schema = _schema(rng, self)
 
     def arguments(self, values: Values) -> dict[str, object]:
@@ -40,9 +51,9 @@ class OfferedTool:
 def _function_name(rng: random.Random, family: Family) -> str:
     name = rng.choice(family.names)
     kind = rng.random()
-    if kind < 0.06:
+    if kind < 0.1:
         return rng.choice(("my_", "do_", "call_", "api_")) + name
-    if kind < 0.12:
+    if kind < 0.2:
         return name + rng.choice(("_tool", "_v2", "_api", "_now"))
     return name
 
@@ -63,12 +74,12 @@ def _schema(rng: random.Random, tool: OfferedTool) -> Schema:
         description = rng.choice(parameter.descriptions)
         if description:
             entry["description"] = description
-        if parameter.field == "state" and rng.random() < 0.4:
-            entry["enum"] = ["on", "off"]
+        if parameter.choices and rng.random() < 0.6:
+            entry["enum"] = list(parameter.choices)
         if rng.random() < 0.1:
             entry["title"] = name.replace("_", " ").title()
         properties[name] = entry
-    if tool.family.names[0] == "get_weather" and rng.random() < 0.3:
+    if tool.family.names[0] == "get_weather" and len(properties) == 1 and rng.random() < 0.25:
         unit = {"type": "string", "enum": rng.choice((["celsius", "fahrenheit"], ["C", "F"]))}
         properties[rng.choice(("unit", "unit", "units"))] = unit
     parameters: dict[str, Any] = {"type": "object", "properties": properties}
@@ -78,6 +89,8 @@ def _schema(rng: random.Random, tool: OfferedTool) -> Schema:
         parameters["additionalProperties"] = False
     function: dict[str, Any] = {"name": tool.name}
     description = rng.choice(tool.family.descriptions)
+    if tool.made_up:
+        description = tool.family.descriptions[0]  # nothing else tells what the tool does
     if description:
         function["description"] = description + rng.choice(("", "", "."))
     if tool.family.parameters or rng.random() < 0.7:
@@ -92,10 +105,13 @@ def _schema(rng: random.Random, tool: OfferedTool) -> Schema:
 
 
 def _offer(rng: random.Random, target: Family, most: int = 3) -> tuple[OfferedTool, list[OfferedTool]]:
-    others = [family for family in FAMILIES if family is not target]
-    extra = rng.choices(range(most + 1), (4, 3, 2, 1)[: most + 1])[0]
+    others = [family for family in FAMILIES if not set(family.names) & set(target.names)]
+    extra = rng.choices(range(most + 1), (5, 3, 1, 0.3)[: most + 1])[0]
     tool = OfferedTool(rng, target)
     offered = [tool, *(OfferedTool(rng, family) for family in rng.sample(others, extra))]
+    names = [other.name for other in offered]
+    if len(set(names)) < len(names):
+        return _offer(rng, target, most)
     rng.shuffle(offered)
     return tool, offered
 
@@ -135,8 +151,12 @@ def _round(rng: random.Random, tool: OfferedTool) -> tuple[list[Message], list[M
         reason = rng.choice(("not found", "timeout", "unknown city", "no connection", "access denied", "invalid input"))
         text, answer = json.dumps({"error": reason}), f"Sorry, the tool failed: {reason}."
     call = _call(tool.name, tool.arguments(values))
-    before = [{"role": "user", "content": question}, {"role": "assistant", "content": "", "tool_calls": [call]}]
-    return before, [{"role": "tool", "content": text}, {"role": "assistant", "content": answer}], held
+    before: list[Message] = [
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+    ]
+    after: list[Message] = [{"role": "tool", "content": text}, {"role": "assistant", "content": answer}]
+    return before, after, held
 
 
 def _two_cities(rng: random.Random, tool: OfferedTool) -> tuple[list[Message], list[Message]]:
@@ -149,7 +169,7 @@ def _two_cities(rng: random.Random, tool: OfferedTool) -> tuple[list[Message], l
     core = rng.choice(("What is the weather in {x} and {y}?", "What is the weather in {x} and in {y}?",
                        "Tell me the weather in {x} and {y}.", "How is the weather in {x} and in {y}?"))  # fmt: skip
     calls = [_call(tool.name, tool.arguments(values)) for values, _, _ in rounds]
-    before = [{"role": "user", "content": core.format(x=first, y=second)},
+    before: list[Message] = [{"role": "user", "content": core.format(x=first, y=second)},
               {"role": "assistant", "content": "", "tool_calls": calls}]  # fmt: skip
     after: list[Message] = [{"role": "tool", "content": text} for _, text, _ in rounds]
     after.append({"role": "assistant", "content": " ".join(answer for _, _, answer in rounds)})
@@ -162,7 +182,9 @@ def call_conversation(rng: random.Random, held_out: bool = False) -> Conversatio
     With `held_out`, one round whose question is held out of training; otherwise none is.
     """
     while True:
-        family = rng.choices(FAMILIES, [3 if family.names[0] in {"get_weather", "get_time", "add"} else 1 for family in FAMILIES])[0]
+        family = rng.choices(
+            FAMILIES, [3 if family.names[0] in {"get_weather", "get_time", "add"} else 1 for family in FAMILIES]
+        )[0]
         tool, offered = _offer(rng, family)
         messages: list[Message] = []
         held: HeldOut = ""
@@ -171,7 +193,7 @@ def call_conversation(rng: random.Random, held_out: bool = False) -> Conversatio
             before, after = _two_cities(rng, tool)
             messages += before + after
         else:
-            for turn in range(1 if held_out or rng.random() < 0.75 else 2):
+            for turn in range(1 if held_out or rng.random() < 0.6 else 2):
                 chosen = tool if turn == 0 else rng.choice(offered)
                 before, after, kind = _round(rng, chosen)
                 held = kind or held
@@ -199,11 +221,8 @@ def no_call_conversation(rng: random.Random, exchange: Callable[[], Exchange]) -
     return Conversation("no_tool", messages, [tool.schema for tool in offered], [4], found.held_out)
 
 
-def missing_tool_exchange(rng: random.Random, offered: set[str] = frozenset()) -> Exchange:  # type: ignore[assignment]
+def missing_tool_exchange(rng: random.Random, offered: Collection[str] = ()) -> Exchange:
     """A question that only a tool could answer, asked without that tool."""
     family = rng.choice([f for f in FAMILIES if f.names[0] in _NEEDS_A_TOOL and f.names[0] not in offered])
     question, held = _question(rng, family, family.values(rng))
     return Exchange("unknown", question, NO_TOOL, held)
-
-
-__all__ = ["NO_TOOL", "OfferedTool", "call_conversation", "made_up_name", "missing_tool_exchange", "no_call_conversation"]

@@ -4,15 +4,19 @@ import random
 
 from demo_model.corpus.exchange import Exchange, Wording, ask
 
-WORDS: tuple[str, ...] = tuple(
-    "apple banana cat dog house tree river mountain flower garden window kitchen table chair water bread cheese "
-    "butter sugar lemon orange green yellow purple summer winter spring autumn monday friday sunday morning evening "
-    "night moon star planet ocean island forest desert bridge castle king queen dragon wizard teacher student school "
-    "book paper pencil music guitar piano dance happy funny clever brave quiet little tiger monkey rabbit turtle "
-    "elephant giraffe dolphin penguin butterfly spider rocket engine computer keyboard model python jupyter notebook "
-    "friend family mother father sister brother doctor farmer baker pilot train plane ship bicycle cloud rain snow "
-    "thunder rainbow stone gold silver iron glass fire candle clock mirror ladder basket button pocket jacket".split()
-)
+WORDS: tuple[str, ...] = (
+    "apple", "banana", "cat", "dog", "house", "tree", "river", "mountain", "flower", "garden", "window", "kitchen",
+    "table", "chair", "water", "bread", "cheese", "butter", "sugar", "lemon", "orange", "green", "yellow", "purple",
+    "summer", "winter", "spring", "autumn", "monday", "friday", "sunday", "morning", "evening", "night", "moon",
+    "star", "planet", "ocean", "island", "forest", "desert", "bridge", "castle", "king", "queen", "dragon",
+    "wizard", "teacher", "student", "school", "book", "paper", "pencil", "music", "guitar", "piano", "dance",
+    "happy", "funny", "clever", "brave", "quiet", "little", "tiger", "monkey", "rabbit", "turtle", "elephant",
+    "giraffe", "dolphin", "penguin", "butterfly", "spider", "rocket", "engine", "computer", "keyboard", "model",
+    "python", "jupyter", "notebook", "friend", "family", "mother", "father", "sister", "brother", "doctor",
+    "farmer", "baker", "pilot", "train", "plane", "ship", "bicycle", "cloud", "rain", "snow", "thunder", "rainbow",
+    "stone", "gold", "silver", "iron", "glass", "fire", "candle", "clock", "mirror", "ladder", "basket", "button",
+    "pocket", "jacket",
+)  # fmt: skip
 
 _SPELL = Wording(
     (
@@ -48,11 +52,18 @@ _REPEAT = Wording(
     dressed=False,
 )  # fmt: skip
 
+_REPEAT_BARE = Wording(
+    ("say {s}", "say {s}.", "please say {s}.", "repeat {s}.", "say the words {s}."),
+    ("please repeat {s}.",),
+    dressed=False,
+)
+
 _FILLER = (
-    "the a my your one two three small big old new red blue good kind cats dogs birds children people runs sleeps eats "
-    "sings plays likes sees finds and with in on under near very often never always today now here there hello world "
-    "this is test"
-).split()
+    "the", "a", "my", "your", "one", "two", "three", "small", "big", "old", "new", "red", "blue", "good", "kind",
+    "cats", "dogs", "birds", "children", "people", "runs", "sleeps", "eats", "sings", "plays", "likes", "sees",
+    "finds", "and", "with", "in", "on", "under", "near", "very", "often", "never", "always", "today", "now", "here",
+    "there", "hello", "world", "this", "is", "test",
+)  # fmt: skip
 
 
 def phrase(rng: random.Random, least: int, most: int) -> str:
@@ -84,4 +95,5 @@ def repeat_exchange(rng: random.Random) -> Exchange:
     said = phrase(rng, 1, 6)
     if rng.random() < 0.3:
         said = said[:1].upper() + said[1:]
-    return ask(rng, "words", _REPEAT, said, s=said)
+    wording = _REPEAT_BARE if len(said.split()) > 1 and rng.random() < 0.25 else _REPEAT
+    return ask(rng, "words", wording, said, s=said)
