@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from xinfer_runtime.notebook.markdown import safe_markdown
 
 # What a parser makes of Markdown's own syntax; none of it runs code or loads anything.
-HARMLESS = set(
-    "p br hr em strong del code pre a ul ol li blockquote h1 h2 h3 h4 h5 h6 table thead tbody tr th td".split()
-)
+HARMLESS = {"p", "br", "hr", "em", "strong", "del", "code", "pre", "a", "ul", "ol", "li", "blockquote", "section"}
+HARMLESS |= {"h1", "h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td", "sup"}
 render = mistune.create_markdown(
     renderer=mistune.HTMLRenderer(escape=False, allow_harmful_protocols=True),
     plugins=["table", "strikethrough", "url", "footnotes"],
