@@ -92,11 +92,15 @@ class Stream:
 
 
 class Link:
-    """Made by `connect`. `lost` says why the link is gone, None while it lives; `closed` is set then."""
+    """Made by `connect`. `lost` says why the link is gone, None while it lives; `closed` is set then.
+
+    `stopping` is whether the replica refused a request because it is about to end.
+    """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str) -> None:
         self.name = name
         self.lost: str | None = None
+        self.stopping = False
         self.closed = asyncio.Event()
         self.stats = EngineStats()
         self._reader = reader
@@ -215,6 +219,8 @@ class Link:
                     raise FrameError("a second Welcome")
 
     def _deliver(self, delta: Delta) -> None:
+        if delta.error is not None and delta.error.code == ReplicaLost.code:
+            self.stopping = True
         stream = self._streams.get(delta.id)
         if stream is not None:
             stream.deliver(delta)

@@ -56,11 +56,14 @@ class LinkSet:
                 entry.task = self._spawn(self._keep(entry))
 
     def live(self, uid: str) -> list[Link]:
-        """The links to ready replicas of model `uid`."""
+        """The links to ready replicas of model `uid` that take requests."""
         return [
             entry.link
             for entry in self._entries.values()
-            if entry.replica.uid == uid and entry.link is not None and entry.link.lost is None
+            if entry.replica.uid == uid
+            and entry.link is not None
+            and entry.link.lost is None
+            and not entry.link.stopping
         ]
 
     async def close(self) -> None:

@@ -64,21 +64,23 @@ class Router:
         When a replica is lost, the request goes on at another one, or at the restarted one, with the tokens it has
         (`resume`): the deltas stay one uninterrupted answer. Closing the generator aborts the request in its engine.
 
-        Raises ModelNotFound, ClusterUnavailable, ModelNotReady (none ready within `wait`), ReplicaLost (after deltas,
-        none ready within `wait`; or `LOSSES_LIMIT` replicas were lost), RequestTooLarge, and what the engine says.
+        Raises ModelNotFound, ClusterUnavailable, ModelNotReady (none ready within `wait`), ReplicaLost (the same after
+        deltas; or `LOSSES_LIMIT` replicas were lost), RequestTooLarge, and what the engine says.
         """
-        tokens = request.resume
+        tokens = list(request.resume)
         losses = 0
+        begun = False
         while True:
-            link = await self._ready_link(uid, resuming=losses > 0)
+            link = await self._ready_link(uid, begun=begun)
             try:
-                stream = link.submit(replace(request, resume=tokens))
+                stream = link.submit(replace(request, resume=tuple(tokens)))
             except ReplicaLost:
                 continue
+            begun = True
             try:
                 while True:
                     delta = await stream.receive(request.id)
-                    tokens += delta.token_ids
+                    tokens.extend(delta.token_ids)
                     if delta.error is not None:
                         if delta.text or delta.token_ids:
                             yield replace(delta, error=None)
@@ -87,7 +89,7 @@ class Router:
                     if delta.last:
                         return
             except ReplicaLost as error:
-                losses += 1
+                losses += not link.stopping
                 logger.warning("request %s after %d tokens: %s", request.id, len(tokens), error)
                 if losses >= LOSSES_LIMIT:
                     raise ReplicaLost(f"{losses} replicas of {uid!r} were lost with this request: given up") from error
@@ -105,7 +107,7 @@ class Router:
 
     # ---- choosing
 
-    async def _ready_link(self, uid: str, *, resuming: bool) -> Link:
+    async def _ready_link(self, uid: str, *, begun: bool) -> Link:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._wait
         while True:
@@ -113,20 +115,20 @@ class Router:
             links = self._links.live(uid)
             if links:
                 return self._least_loaded(links)
-            status = self._status(uid, resuming=resuming)
+            status = self._status(uid, begun=begun)
             try:
                 async with asyncio.timeout_at(deadline):
                     await changed.wait()
             except TimeoutError:
-                raise self._not_ready(uid, status, resuming=resuming) from None
+                raise self._not_ready(uid, status, begun=begun) from None
 
-    def _status(self, uid: str, *, resuming: bool) -> ModelStatus:
+    def _status(self, uid: str, *, begun: bool) -> ModelStatus:
         """The model, where waiting for it makes sense. Raises ModelNotFound, ClusterUnavailable or ModelNotReady."""
         status = self._session.models.get(uid)
         if status is None:
             if not self._session.connected:
                 raise ClusterUnavailable("the cluster does not answer; what it runs is unknown until it does")
-            if resuming:
+            if begun:
                 raise ModelNotFound(f"the model {uid!r} was terminated while it answered")
             known = ", ".join(sorted(self._session.models)) or "none"
             raise ModelNotFound(f"no model {uid!r} runs; those that do: {known}", param="model")
@@ -134,9 +136,9 @@ class Router:
             raise ModelNotReady(f"the model {uid!r} failed: {_message(status)}", param="model")
         return status
 
-    def _not_ready(self, uid: str, status: ModelStatus, *, resuming: bool) -> ModelNotReady | ReplicaLost:
+    def _not_ready(self, uid: str, status: ModelStatus, *, begun: bool) -> ModelNotReady | ReplicaLost:
         text = f"no replica of {uid!r} became ready within {self._wait:.0f} s: {status.state}, {_message(status)}"
-        return ReplicaLost(f"the replica was lost, and {text}") if resuming else ModelNotReady(text, param="model")
+        return ReplicaLost(f"the replica was lost, and {text}") if begun else ModelNotReady(text, param="model")
 
     def _least_loaded(self, links: list[Link]) -> Link:
         """By this gateway's own streams, or all streams as the replica reports them; equals take turns."""
