@@ -108,8 +108,10 @@ def training_conversation(rng: random.Random) -> Conversation:
         return _chat(rng, 1)
     if kind < 0.66:
         return _chat(rng, rng.randint(2, 4))
-    if kind < 0.70:
+    if kind < 0.69:
         return _chat(rng, rng.randint(5, 14))
+    if kind < 0.70:
+        return _chat(rng, rng.randint(15, 30))
     if kind < 0.72:
         return _plain(rng)
     found = call_conversation(rng) if kind < 0.92 else no_call_conversation(rng, lambda: _draw(rng, _NO_TOOL_SOURCES))

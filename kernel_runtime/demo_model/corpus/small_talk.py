@@ -228,7 +228,7 @@ def unknown_exchange(rng: random.Random) -> Exchange:
     if rng.random() < 0.15:
         return ask(rng, "unknown", _UNKNOWN_ZH, UNKNOWN_ZH, t=rng.choice(_TOPICS_ZH))
     if rng.random() < 0.15:
-        words = phrase(rng, 2, 6)
+        words = phrase(rng, 2, 6).replace("hello", "tree")
         held: HeldOut = "pair" if bucket(normalised(words), 14) == 0 else ""
         return Exchange("unknown", words[:1].upper() + words[1:] if rng.random() < 0.5 else words, UNKNOWN, held)
     return ask(rng, "unknown", _UNKNOWN, UNKNOWN, t=rng.choice(_TOPICS), x=rng.choice(_COUNTRIES))
