@@ -157,6 +157,17 @@ def test_control_characters_do_not_reach_the_terminal(
     assert capsys.readouterr().out == "a[2Jb\n"
 
 
+def test_an_interrupt_before_the_first_word_ends_the_answer_alone(
+    run: Run, words: Any, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    Keyboard(monkeypatch, "First", "Second")
+    assert run({"GET v1/models/demo": model(), CHAT: [interrupt, words("two")]}, "chat", "demo") == 0
+    assert [len(body["messages"]) for body in run.record.bodies] == [1, 1]
+
+
 def test_a_conversation_goes_on_after_an_interrupt_and_an_error(
     run: Run, words: Any, model: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,7 @@ from IPython.utils.capture import capture_output
 from xinfer_runtime.client.completion import Completion
 from xinfer_runtime.client.description import ModelDescription
 from xinfer_runtime.client.launch_progress import TerminalLaunch, launch_line
-from xinfer_runtime.notebook.answer_display import NotebookAnswer, update_interval
+from xinfer_runtime.notebook.answer_display import Ending, NotebookAnswer, update_interval
 from xinfer_runtime.notebook.launch_display import NotebookLaunch, launch_html
 
 
@@ -30,7 +30,7 @@ def test_fast_tokens_share_updates_and_none_is_lost() -> None:
         for _ in range(200):
             now += 0.005
             display.add("x")
-        display.finish(Completion("x" * 200, "stop"), 1.0, interrupted=False)
+        display.finish(Completion("x" * 200, "stop"), 1.0, Ending.COMPLETE)
     assert len(captured._outputs) <= 20
     assert captured._outputs[-1]["data"]["text/markdown"] == "x" * 200
 

@@ -11,7 +11,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import CapturedIO, capture_output
 
 from xinfer_runtime.client import Client
-from xinfer_runtime.errors import ContextLengthExceeded, ModelNotFound
+from xinfer_runtime.errors import ContextLengthExceeded, ModelNotFound, ReplicaLost
 from xinfer_runtime.notebook.magics import XinferMagics
 from xinfer_runtime.notebook.prompting import Interrupted
 from xinfer_runtime.notebook.session import NotebookSession
@@ -308,3 +308,30 @@ def test_loading_the_extension_twice_registers_one_matcher(shell: InteractiveShe
         shell.run_line_magic("load_ext" if _ == 0 else "reload_ext", "jupyter_xinfer")
     names = [matcher.matcher_identifier for matcher in shell.Completer.custom_matchers]
     assert names == ["xinfer"]
+
+
+def test_an_interrupt_before_the_first_word_is_one_line_too(
+    shell: InteractiveShell, start: Start, model: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    start({"GET v1/models/demo": model(), CHAT: interrupt})
+    result = shell.run_cell("%%xinfer demo\nHi")
+    assert type(result.error_in_exec) is Interrupted
+    assert capsys.readouterr().out.splitlines() == [
+        " (interrupted)",
+        "KeyboardInterrupt: the answer was interrupted; what had come is kept",
+    ]
+
+
+@pytest.mark.usefixtures("rich")
+def test_an_answer_that_breaks_off_is_shown_and_marked(
+    shell: InteractiveShell, start: Start, model: Any, sse: Any
+) -> None:
+    lost = {"error": {"message": "The replica is gone.", "code": "replica_lost"}}
+    pieces = [{"choices": [{"delta": {"content": text}}]} for text in ("Par", "is")]
+    start({"GET v1/models/demo": model(), CHAT: sse(*pieces, lost)})
+    with capture_output() as captured, pytest.raises(ReplicaLost, match="is gone"):
+        shell.run_cell_magic("xinfer", "demo", "Capital?")
+    assert captured._outputs[-1]["data"]["text/markdown"] == "Paris\n\n*(broken off)*"

@@ -91,17 +91,19 @@ class Conversation:
         from xinfer_runtime.client.printable import printable
 
         messages = [*self.messages, {"role": "user", "content": prompt}]
-        complete = True
-        with self._model.chat(messages, stream=True, **self._sampling) as stream:
-            try:
-                for text in stream:
-                    print(printable(text), end="", flush=True)
-            except KeyboardInterrupt:
-                stream.close()
-                complete = False
+        answer, complete = None, True
+        try:
+            with self._model.chat(messages, stream=True, **self._sampling) as stream:
+                try:
+                    for text in stream:
+                        print(printable(text), end="", flush=True)
+                finally:
+                    answer = stream.result
+        except KeyboardInterrupt:
+            complete = False
         print("" if complete else " (interrupted)")
-        if stream.text:
-            self.messages = [*messages, stream.result.message]
+        if answer is not None and answer.text:
+            self.messages = [*messages, answer.message]
         return complete
 
 

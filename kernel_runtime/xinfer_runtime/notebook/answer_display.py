@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Any, Protocol, TextIO
 
 from IPython.display import DisplayHandle
@@ -20,10 +21,20 @@ def update_interval(length: int) -> float:
     return _INTERVAL * max(1.0, length / _FULL_RATE_CHARACTERS)
 
 
-def closing_note(completion: Completion, interrupted: bool) -> str:
+class Ending(StrEnum):
+    """Whether an answer came to its end."""
+
+    COMPLETE = "complete"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+
+
+def closing_note(completion: Completion, ending: Ending) -> str:
     """What a reader must know about how the answer ended, or nothing."""
-    if interrupted:
+    if ending is Ending.INTERRUPTED:
         return "interrupted"
+    if ending is Ending.FAILED:
+        return "broken off"
     if completion.finish_reason == "length":
         return "cut off at the token limit"
     return ""
@@ -33,12 +44,12 @@ def tool_call_lines(completion: Completion) -> list[str]:
     return [f"{call.name}({call.arguments})" for call in completion.tool_calls]
 
 
-def usage_metadata(completion: Completion, seconds: float, interrupted: bool) -> dict[str, Any]:
+def usage_metadata(completion: Completion, seconds: float, ending: Ending) -> dict[str, Any]:
     """What is kept in the notebook beside the answer."""
     usage = completion.usage
     return {
         "model": completion.model,
-        "finish_reason": "interrupted" if interrupted else completion.finish_reason,
+        "finish_reason": completion.finish_reason if ending is Ending.COMPLETE else str(ending),
         "prompt_tokens": usage.prompt_tokens if usage else None,
         "completion_tokens": usage.completion_tokens if usage else None,
         "seconds": round(seconds, 3),
@@ -49,7 +60,7 @@ class AnswerDisplay(Protocol):
     def add(self, text: str) -> None:
         """Shows more text, at once or a little later."""
 
-    def finish(self, completion: Completion, seconds: float, interrupted: bool) -> None:
+    def finish(self, completion: Completion, seconds: float, ending: Ending) -> None:
         """Shows all of it, and how it ended."""
 
 
@@ -85,9 +96,9 @@ class NotebookAnswer:
             self._show(_Rendered(self._text, [], "", {}))
             self._shown = self._clock()
 
-    def finish(self, completion: Completion, seconds: float, interrupted: bool) -> None:
-        note = closing_note(completion, interrupted)
-        metadata = usage_metadata(completion, seconds, interrupted)
+    def finish(self, completion: Completion, seconds: float, ending: Ending) -> None:
+        note = closing_note(completion, ending)
+        metadata = usage_metadata(completion, seconds, ending)
         self._show(_Rendered(completion.text, tool_call_lines(completion), note, metadata))
 
     def _show(self, rendered: _Rendered) -> None:
@@ -105,9 +116,9 @@ class TerminalAnswer:
         self._stream.write(printable(text))
         self._stream.flush()
 
-    def finish(self, completion: Completion, seconds: float, interrupted: bool) -> None:
+    def finish(self, completion: Completion, seconds: float, ending: Ending) -> None:
         del seconds
-        note = closing_note(completion, interrupted)
+        note = closing_note(completion, ending)
         lines = ["", *tool_call_lines(completion)] if completion.tool_calls and completion.text else []
         lines = lines or tool_call_lines(completion)
         self._stream.write(printable("\n".join(lines)) + (f" ({note})" if note else "") + "\n")

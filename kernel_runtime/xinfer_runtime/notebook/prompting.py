@@ -5,7 +5,8 @@ from typing import Any
 
 from xinfer_runtime.client import Client, Completion
 from xinfer_runtime.client.calls import Sampling
-from xinfer_runtime.notebook.answer_display import AnswerDisplay
+from xinfer_runtime.errors import XinferError
+from xinfer_runtime.notebook.answer_display import AnswerDisplay, Ending
 from xinfer_runtime.notebook.brief_errors import make_brief
 
 
@@ -24,19 +25,26 @@ def prompt_model(
     """Shows the answer as it comes and returns it.
 
     A kernel interrupt is raised in the middle of reading: it closes the connection, by which the server knows to stop.
+    However the answer ends, all that came of it is shown, marked when it is not complete.
 
     Raises:
-        Interrupted: on KeyboardInterrupt, with the partial answer shown and marked.
+        Interrupted: on KeyboardInterrupt.
     """
     start = time.monotonic()
-    model = client.get_model(uid)
-    with model.chat(messages, stream=True, **sampling) as stream:
-        try:
-            for text in stream:
-                display.add(text)
-        except KeyboardInterrupt:
-            stream.close()
-            display.finish(stream.result, time.monotonic() - start, interrupted=True)
-            raise Interrupted(stream.result) from None
-    display.finish(stream.result, time.monotonic() - start, interrupted=False)
-    return stream.result
+    answer = Completion("")
+    try:
+        with client.get_model(uid).chat(messages, stream=True, **sampling) as stream:
+            try:
+                for text in stream:
+                    display.add(text)
+            finally:
+                answer = stream.result
+    except KeyboardInterrupt:
+        display.finish(answer, time.monotonic() - start, Ending.INTERRUPTED)
+        raise Interrupted(answer) from None
+    except XinferError:
+        if answer.text:
+            display.finish(answer, time.monotonic() - start, Ending.FAILED)
+        raise
+    display.finish(answer, time.monotonic() - start, Ending.COMPLETE)
+    return answer

@@ -77,7 +77,14 @@ class Panel:
         self.message = widgets.HTML()
         self._empty = widgets.Label("No model is running.")
         self._list = widgets.VBox()
-        form = widgets.HBox([self.name, widgets.Label("replicas"), self.replicas, self.launch_button])
+        form = widgets.HBox(
+            [
+                self.name,
+                widgets.Label("replicas", layout=widgets.Layout(flex="0 0 auto")),
+                self.replicas,
+                self.launch_button,
+            ]
+        )
         self.widget = widgets.VBox([form, self.message, self._list])
         self._loop = BackgroundLoop("xinfer-panel", self._refresh)
 
