@@ -145,6 +145,7 @@ class ControlState:
         self._nodes: dict[str, _Node] = {}
         self._published: dict[str, ModelStatus] = {}
         self._incarnations = 0
+        self._generations = 0
 
     def statuses(self) -> tuple[ModelStatus, ...]:
         """The table as watchers see it."""
@@ -250,7 +251,7 @@ class ControlState:
     def _report(self, address: str, report: NodeReport, now: float) -> None:
         node = self._nodes.get(address)
         if node is None or node.report.boot != report.boot:
-            node = self._nodes[address] = _Node(report, generation=node.generation if node else 0)
+            node = self._nodes[address] = _Node(report, generation=self._next_generation())
         elif report.seq <= node.report.seq:
             return
         node.report = report
@@ -361,12 +362,17 @@ class ControlState:
         for address, node in self._nodes.items():
             changed = tuple(wants[address]) != node.wants
             if changed:
-                node.generation += 1
+                node.generation = self._next_generation()
                 node.wants = tuple(wants[address])
             late = repeat and not node.in_flight and (node.acked != node.generation or node.behind)
             if changed or late:
                 node.in_flight = True
                 yield SendSync(address, Sync(epoch=self.epoch, generation=node.generation, wants=node.wants))
+
+    def _next_generation(self) -> int:
+        """Counted over all nodes, so that no node ever sees a lower one, not even one that left and came back."""
+        self._generations += 1
+        return self._generations
 
     def _publications(self) -> Iterable[Publish]:
         for uid, model in self._models.items():

@@ -26,7 +26,7 @@ class ReplicaWant(Struct, frozen=True, kw_only=True):
 class Sync(Struct, frozen=True, kw_only=True):
     """Controller to agent: all that the node is to run, no more and no less.
 
-    `generation` counts the changes of this node's wants within `epoch`, one life of the controller.
+    `generation` grows with each change of this node's wants within `epoch`, one life of the controller.
     """
 
     epoch: str
