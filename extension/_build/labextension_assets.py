@@ -157,17 +157,14 @@ def _say(message: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line: build the assets in place, list what that needs, or run a command with the build's Node.js."""
+    """Command line: build the assets in place, or run a command of package.json with the same Node.js."""
     parser = argparse.ArgumentParser(description="Build the JupyterLab extension's assets in place.")
-    parser.add_argument("--requirements", action="store_true", help="print what building needs, one per line, and exit")
     parser.add_argument(
         "--run", nargs=argparse.REMAINDER, metavar="COMMAND", help="run a jlpm command in the source folder"
     )
     options = parser.parse_args(arguments)
     try:
-        if options.requirements:
-            print("\n".join(requirements()))
-        elif options.run:
+        if options.run:
             environment = tool_environment()
             _run("jlpm", "install", "--immutable", environment=environment)
             _run("jlpm", *options.run, environment=environment)
