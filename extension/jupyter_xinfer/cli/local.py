@@ -10,7 +10,8 @@ examples:
   jupyter xinfer local
   jupyter xinfer local --host 0.0.0.0 --port 9997 --launch xinfer-demo
   JUPYTER_TOKEN=... jupyter xinfer local --ServerApp.root_dir=notebooks
-  jupyter xinfer local --scheduler tls://10.0.0.1:8786
+  jupyter xinfer local --scheduler tls://10.0.0.1:8786 --XinferApp.tls_ca_file=ca.pem \\
+    --XinferApp.tls_cert_file=cert.pem --XinferApp.tls_key_file=key.pem
 
 Every other option goes to Jupyter as it is; `jupyter server --help-all` lists them. State is kept in XINFER_HOME.
 """
