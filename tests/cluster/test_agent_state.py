@@ -178,11 +178,19 @@ def test_an_older_generation_is_ignored_and_another_epoch_is_not() -> None:
 
 def test_a_replica_that_was_heard_and_falls_silent_is_killed() -> None:
     node = running()
-    node.now += 20
+    node.now += agent.SILENCE_LIMIT - 1
     node.handle(agent.Beat(1))
     assert node.wait(agent.SILENCE_LIMIT - 1) == []
     assert node.wait(1) == [Kill(1)]
     assert len(node.die(1)) == 1
+
+
+def test_a_replica_that_loads_may_be_silent_for_longer() -> None:
+    node = Node()
+    node.want(want())
+    node.handle(agent.Listening(1, 101, "127.0.0.1:1"))
+    assert node.wait(agent.LOADING_SILENCE_LIMIT - 1) == []
+    assert node.wait(1) == [Kill(1)]
 
 
 def test_a_load_failure_whose_process_stays_is_killed() -> None:

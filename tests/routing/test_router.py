@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 from tests.routing.conftest import STEP, LocalReplica, StartReplica, Table
 
+from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.errors import (
     ClusterUnavailable,
     EngineError,
@@ -15,6 +16,7 @@ from xinfer_runtime.errors import (
     ReplicaLost,
 )
 from xinfer_runtime.messages import Delta, GenerateRequest, Replica, ReplicaState, SamplingParams
+from xinfer_runtime.routing.link import Link
 from xinfer_runtime.routing.router import Router
 
 
@@ -58,6 +60,22 @@ async def test_requests_spread_over_the_replicas(start_replica: StartReplica, ta
     first, second = await two_replicas(start_replica, table, router)
     await asyncio.gather(*(answer(router, request(f"{n}", 20)) for n in range(1, 21)))
     assert len(first.engine.submitted) == len(second.engine.submitted) == 10
+
+
+async def test_what_other_gateways_do_counts(
+    start_replica: StartReplica, table: Table, router: Router, credentials: TlsCredentials
+) -> None:
+    first, second = await two_replicas(start_replica, table, router)
+    row = first.row
+    other = await Link.connect(row.address, row.token, row.id, credentials.client_context())
+    for n in range(5):
+        other.submit(request(f"{n}", 100_000))
+    mine = asyncio.create_task(answer(router, request("9", 200)))
+    await until(lambda: router.stats("m")["m-0"].running >= 5)
+    await asyncio.gather(*(answer(router, request(f"{n}", 1)) for n in range(4)))
+    assert len(second.engine.submitted) >= 4
+    mine.cancel()
+    await other.close()
 
 
 async def test_a_stream_goes_on_at_another_replica(start_replica: StartReplica, table: Table, router: Router) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
 from distributed.comm.addressing import get_address_host
 from distributed.diagnostics.plugin import WorkerPlugin
 
@@ -215,8 +214,8 @@ class NodeAgent(WorkerPlugin):
             report = encode(self._new_report())
             call = self._worker.scheduler.xinfer_report(address=self._worker.address, report=report)
             return isinstance(await asyncio.wait_for(call, _RPC_TIMEOUT), str)
-        except (OSError, msgspec.MsgspecError) as error:
-            logger.debug("the controller did not take a report: %r", error)
+        except Exception as error:  # Dask raises whatever the scheduler raised
+            logger.info("the controller did not take a report, will try again: %r", error)
             return False
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

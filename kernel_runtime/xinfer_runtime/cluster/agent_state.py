@@ -18,8 +18,10 @@ from xinfer_runtime.messages import ModelEvent, ModelInfo, Replica, ReplicaState
 
 HEALTHY_AFTER = 60.0
 LONGEST_DELAY = 60.0
-SILENCE_LIMIT = 30.0
-"""Seconds without a sign of life after which a replica that had shown some is ended."""
+SILENCE_LIMIT = 12.0
+"""Seconds without a sign of life after which a ready replica is ended."""
+LOADING_SILENCE_LIMIT = 120.0
+"""The same while it loads: importing a big library from a slow disk can hold up the whole process."""
 DRAIN_SECONDS = 5.0
 """What the streams of a replica that is not wanted any more are given to finish."""
 KILL_AFTER = 3.0
@@ -133,6 +135,13 @@ class _Slot:
     wanted: bool = True
     kill_at: float | None = None
 
+    @property
+    def silent_at(self) -> float | None:
+        """When the process, once heard, will have been silent for too long."""
+        if self.seen is None:
+            return None
+        return self.seen + (LOADING_SILENCE_LIMIT if self.ready_since is None else SILENCE_LIMIT)
+
 
 class AgentState:
     """What a node runs. `node` is its label, `new_token` makes the secret that opens a replica's link."""
@@ -172,7 +181,7 @@ class AgentState:
             if slot.process is None and slot.wanted and not self._leaving(slot.want.id)
         ]
         times += [slot.kill_at for slot in self._slots if slot.process is not None]
-        times += [slot.seen + SILENCE_LIMIT for slot in self._slots if slot.process is not None and slot.seen]
+        times += [slot.silent_at for slot in self._slots if slot.process is not None]
         return min((time for time in times if time is not None), default=None)
 
     def handle(self, event: Event, now: float, clock: float = 0.0) -> list[Instruction]:
@@ -292,7 +301,7 @@ class AgentState:
         for slot in self._slots:
             if slot.process is None:
                 continue
-            silent = slot.seen is not None and now - slot.seen >= SILENCE_LIMIT
+            silent = slot.silent_at is not None and now >= slot.silent_at
             if silent or (slot.kill_at is not None and now >= slot.kill_at):
                 slot.seen = slot.kill_at = None
                 instructions.append(Kill(slot.process))

@@ -183,12 +183,19 @@ class Controller(SchedulerPlugin):
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK)
-            for worker in list(self._scheduler.workers.values()):
-                metric = worker.metrics.get(METRIC)
-                if metric:
-                    self._handle(HeartbeatSeen(worker.address, metric["boot"], metric["seq"]))
-            self._handle(Ticked())
-            self._watchers.beat(self._revision)
+            try:
+                self._tick_once()
+            except Exception:
+                # The loop that repairs everything else has to go on.
+                logger.exception("a tick of the controller failed")
+
+    def _tick_once(self) -> None:
+        for worker in list(self._scheduler.workers.values()):
+            metric = worker.metrics.get(METRIC)
+            if metric:
+                self._handle(HeartbeatSeen(worker.address, metric["boot"], metric["seq"]))
+        self._handle(Ticked())
+        self._watchers.beat(self._revision)
 
     async def _send_sync(self, address: str, sync: Sync) -> None:
         try:

@@ -11,7 +11,7 @@ from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.errors import ErrorInfo
 from xinfer_runtime.messages import ModelInfo, ModelSpec
 
-BEAT_SECONDS = 5.0
+BEAT_SECONDS = 3.0
 """How often a replica says that it lives."""
 
 LINE_LIMIT = 1 << 20

@@ -180,7 +180,10 @@ class ClusterSession:
                         delay = _FIRST_DELAY
                 finally:
                     comm.abort()
-            except (OSError, ClusterUnavailable, OutOfStepError, msgspec.MsgspecError, TypeError) as error:
+            except (OSError, ClusterUnavailable, OutOfStepError, msgspec.MsgspecError) as error:
+                self._lost(error)
+            except Exception as error:  # Dask raises whatever the scheduler raised
+                logger.exception("the watch of %s failed", self.scheduler)
                 self._lost(error)
             await asyncio.sleep(delay)
             delay = min(2 * delay, _LONGEST_DELAY)

@@ -103,6 +103,7 @@ class Link:
         self.stopping = False
         self.closed = asyncio.Event()
         self.stats = EngineStats()
+        self._others = 0
         self._reader = reader
         self._writer = writer
         self._outbox = Outbox(writer)
@@ -140,6 +141,11 @@ class Link:
     def outstanding(self) -> int:
         """Streams that this gateway has on the link."""
         return len(self._streams)
+
+    @property
+    def load(self) -> int:
+        """Streams of this gateway now, and of the others when the replica last said."""
+        return len(self._streams) + self._others
 
     def submit(self, request: GenerateRequest) -> Stream:
         """Start a stream. Raises ReplicaLost on a lost link, RequestTooLarge for what no frame can hold."""
@@ -212,11 +218,15 @@ class Link:
                     for delta in deltas:
                         self._deliver(delta)
                     if stats is not None:
-                        self.stats = stats
+                        self._learn(stats)
                 case Pong(stats):
-                    self.stats = stats
+                    self._learn(stats)
                 case Welcome():
                     raise FrameError("a second Welcome")
+
+    def _learn(self, stats: EngineStats) -> None:
+        self.stats = stats
+        self._others = max(0, stats.running + stats.waiting - len(self._streams))
 
     def _deliver(self, delta: Delta) -> None:
         if delta.error is not None and delta.error.code == ReplicaLost.code:

@@ -141,13 +141,10 @@ class Router:
         return ReplicaLost(f"the replica was lost, and {text}") if begun else ModelNotReady(text, param="model")
 
     def _least_loaded(self, links: list[Link]) -> Link:
-        """By this gateway's own streams, or all streams as the replica reports them; equals take turns."""
+        """Links with equal loads take turns."""
         self._turn += 1
         start = self._turn % len(links)
-        return min(
-            links[start:] + links[:start],
-            key=lambda link: max(link.outstanding, link.stats.running + link.stats.waiting),
-        )
+        return min(links[start:] + links[:start], key=lambda link: link.load)
 
     # ---- following the table
 
