@@ -12,6 +12,7 @@ from xinfer_runtime.catalog.gguf_file import GgufFile
 from xinfer_runtime.engines.llama_cpp import sizing
 
 _F32_BYTES = 4
+_MASK_BYTES = 2
 _LIVE_ACTIVATIONS = 12
 """Vectors of the model's width that live at once in a pass; attention scores of a flash-attention pass are small."""
 
@@ -32,13 +33,18 @@ class MemoryForecast:
         return self.weights + self.kv_cache + self.compute + self.process
 
 
-def forecast(file: GgufFile, context_length: int | None = None, max_sequences: int | None = None) -> MemoryForecast:
-    """The memory of one replica of `file` with so long a context and so many sequences, None as the engine chooses."""
+def forecast(
+    file: GgufFile, context_length: int | None = None, max_sequences: int | None = None, n_gpu: int | None = None
+) -> MemoryForecast:
+    """The memory of one replica of `file` with so long a context and so many sequences, None as the engine chooses.
+
+    Passes are larger on a GPU; where it is open whether there will be one, the larger size counts.
+    """
     size = sizing.choose(file.cache_shape, file.context_length, context_length, max_sequences)
-    batch = sizing.DEFAULT_TOKEN_BUDGET
+    batch = max(sizing.CPU_TOKEN_BUDGET if n_gpu == 0 else sizing.GPU_TOKEN_BUDGET, size.max_sequences)
     activations = batch * file.embedding_length * _LIVE_ACTIVATIONS * _F32_BYTES
-    # The mask of the attention: a number per token of the batch and cell of the cache.
-    mask = batch * size.cells * _F32_BYTES
+    # The mask of the attention: a number per token of the batch and cell of the cache, f16 in flash attention.
+    mask = batch * size.cells * _MASK_BYTES
     logits = 2 * size.max_sequences * file.vocab_size * _F32_BYTES
     return MemoryForecast(
         weights=file.weight_bytes,

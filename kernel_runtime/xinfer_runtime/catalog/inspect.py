@@ -32,7 +32,7 @@ def inspect(spec: ModelSpec) -> ModelSpec:
         size_in_billions=spec.size_in_billions or _billions(file.parameters),
         context_length=size.context_length,
         max_sequences=size.max_sequences,
-        memory_bytes=forecast(file, spec.context_length, spec.max_sequences).total,
+        memory_bytes=forecast(file, spec.context_length, spec.max_sequences, spec.n_gpu).total,
     )
 
 

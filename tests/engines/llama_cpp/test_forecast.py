@@ -25,8 +25,8 @@ async def test_the_forecast_is_near_what_is_allocated(
     engines: Callable[[], RunningEngine], tiny_model: Path, max_sequences: int
 ) -> None:
     for path in (tiny_model, Path(inspect(resolve(LaunchRequest(model_name="xinfer-demo"))).path)):
-        info = await engines().load(path, max_sequences=max_sequences)
-        expected = forecast(read_gguf(path), max_sequences=max_sequences)
+        info = await engines().load(path, max_sequences=max_sequences, n_gpu=0)
+        expected = forecast(read_gguf(path), max_sequences=max_sequences, n_gpu=0)
         allocated = expected.total - expected.process
-        assert info.memory_bytes <= allocated * 1.1 + (4 << 20)
-        assert allocated <= info.memory_bytes * 2 + (4 << 20)
+        assert info.memory_bytes <= allocated * 1.05 + (1 << 20)
+        assert allocated <= info.memory_bytes * 1.3 + (2 << 20)

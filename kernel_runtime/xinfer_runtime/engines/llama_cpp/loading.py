@@ -48,11 +48,14 @@ def load_model(spec: ModelSpec, options: Options, proceed: Proceed) -> LoadedMod
     """
     path = Path(spec.path) if spec.path else locate(spec)
     file = read_gguf(path)
-    weights = load_weights(path, _gpu_layers(spec), _in_steps(proceed))
+    gpu_layers = _gpu_layers(spec)
+    weights = load_weights(path, gpu_layers, _in_steps(proceed))
     try:
         size = sizing.choose(file.cache_shape, weights.trained_context, spec.context_length, spec.max_sequences)
         proceed(_WEIGHTS_SHARE, "making the KV cache")
-        loaded = _with_context(weights, size, options)
+        default_budget = sizing.GPU_TOKEN_BUDGET if gpu_layers else sizing.CPU_TOKEN_BUDGET
+        budget = max(options.token_budget or default_budget, size.max_sequences)
+        loaded = _with_context(weights, size, budget, options)
     except BaseException:
         weights.free()
         raise
@@ -85,9 +88,8 @@ def _in_steps(proceed: Proceed) -> Callable[[float], bool]:
     return report
 
 
-def _with_context(weights: Weights, size: sizing.CacheSize, options: Options) -> LoadedModel:
+def _with_context(weights: Weights, size: sizing.CacheSize, budget: int, options: Options) -> LoadedModel:
     length = min(size.context_length, options.kv_cells or size.cells)
-    budget = max(options.token_budget, size.max_sequences)
     threads = options.threads or threads_for(weights.bytes, usable_cores())
     context = Context(weights, options.kv_cells or size.cells, size.max_sequences, budget, threads)
     vocabulary = weights.vocabulary

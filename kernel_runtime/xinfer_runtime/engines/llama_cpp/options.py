@@ -2,7 +2,6 @@
 
 import msgspec
 
-from xinfer_runtime.engines.llama_cpp.sizing import DEFAULT_TOKEN_BUDGET
 from xinfer_runtime.errors import InvalidRequest
 from xinfer_runtime.messages import ModelSpec
 
@@ -14,8 +13,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """CPU threads; by default those of `cores.threads_for`."""
     kv_cells: int | None = None
     """Tokens in the KV cache, all sequences together; see `sizing`."""
-    token_budget: int = DEFAULT_TOKEN_BUDGET
-    """Tokens in one forward pass. Smaller makes prompts slower and disturbs running answers less."""
+    token_budget: int | None = None
+    """Tokens in one forward pass; by default those of `sizing`. Smaller disturbs running answers less while a prompt is
+    computed; too small makes prompts slow."""
     exact_resume_tokens: int = 256
     """A resumed request with at most so many tokens is recomputed as it was computed at first, one token a step, which
     continues a greedy or seeded text exactly when nothing else runs. Longer ones are computed like a prompt: much

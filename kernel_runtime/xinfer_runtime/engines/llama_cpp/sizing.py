@@ -10,8 +10,10 @@ DEFAULT_CONTEXT_LENGTH = 8192
 """Tokens per sequence when nobody said: enough for a conversation, far from the 128 k that many files announce."""
 
 DEFAULT_MAX_SEQUENCES = 64
-DEFAULT_TOKEN_BUDGET = 512
-"""Tokens in one forward pass: llama.cpp's default physical batch."""
+GPU_TOKEN_BUDGET = 512
+CPU_TOKEN_BUDGET = 128
+"""Tokens in one forward pass. With 512 a prompt is no faster on a CPU, and everybody's next token waits for the pass:
+802 against 792 tokens/s and 639 against 162 ms, measured with 150 M parameters on two cores."""
 
 _CELL_TARGET = 32768
 _BYTES_TARGET = 2 << 30
