@@ -70,8 +70,8 @@ def test_models_are_listed_in_a_table(run: Run, model: Any, capsys: pytest.Captu
 
 
 def test_models_are_listed_for_programs(run: Run, model: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    run({"GET v1/models": {"data": [model("a")]}}, "list", "--json")
-    assert json.loads(capsys.readouterr().out)[0]["model_uid"] == "a"
+    run({"GET v1/models": {"data": [model("a", novelty=1)]}}, "list", "--json")
+    assert json.loads(capsys.readouterr().out) == [model("a", novelty=1)]
 
 
 def test_launching_prints_the_uid_and_tells_progress_apart(

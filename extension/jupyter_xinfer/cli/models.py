@@ -17,7 +17,7 @@ examples:
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     _add_launch(commands)
     listing = _add(commands, "list", "models on the cluster", "jupyter xinfer list --json", list_models)
-    listing.add_argument("--json", action="store_true", help="as JSON, for programs")
+    listing.add_argument("--json", action="store_true", help="as the HTTP API gives them, for programs")
     stop = _add(commands, "terminate", "stop models", "jupyter xinfer terminate xinfer-demo", terminate, ["stop"])
     stop.add_argument("model_uid", nargs="+")
 
@@ -100,14 +100,10 @@ def launch(arguments: argparse.Namespace, rest: list[str]) -> int:
 
 def list_models(arguments: argparse.Namespace, rest: list[str]) -> int:
     del rest
-    with connect(arguments) as client:
-        models = client.list_models()
-    if arguments.json:
-        import msgspec
+    from xinfer_runtime.client.calls import list_models_json
 
-        print(json.dumps(msgspec.to_builtins(models.descriptions), indent=2))
-    else:
-        print(models)
+    with connect(arguments) as client:
+        print(json.dumps(client.send(list_models_json()), indent=2) if arguments.json else client.list_models())
     return 0
 
 

@@ -76,7 +76,7 @@ class AsyncClient:
     ) -> str:
         """Launches a model and returns its uid, by default once it answers; see `Client.launch_model`."""
         request = LaunchRequest(model_name=model_name, **options)
-        uid = await self._send(calls.launch_model(request))
+        uid = await self.send(calls.launch_model(request))
         if wait_ready:
             await self.wait_until_ready(uid, progress)
         return uid
@@ -100,7 +100,7 @@ class AsyncClient:
 
     async def list_models(self) -> ModelTable["AsyncModel"]:
         """The models on the cluster, by uid."""
-        listing = await self._send(calls.list_models())
+        listing = await self.send(calls.list_models())
         return ModelTable(AsyncModel(self, description) for description in listing.data)
 
     async def get_model(self, uid: str) -> "AsyncModel":
@@ -108,25 +108,26 @@ class AsyncClient:
         return AsyncModel(self, await self.describe_model(uid))
 
     async def describe_model(self, uid: str) -> ModelDescription:
-        return await self._send(calls.describe_model(uid))
+        return await self.send(calls.describe_model(uid))
 
     async def terminate_model(self, uid: str) -> None:
         """Stops a model; its memory comes back. Raises ModelNotFound."""
-        await self._send(calls.terminate_model(uid))
+        await self.send(calls.terminate_model(uid))
 
     async def model_events(self, uid: str) -> list[ModelEventLine]:
         """What happened to a model, oldest first."""
-        return await self._send(calls.model_events(uid))
+        return await self.send(calls.model_events(uid))
 
     async def list_model_registrations(self, model_type: str = "LLM") -> list[RegisteredModel]:
         """The models that can be launched by name."""
-        return await self._send(calls.registered_models(model_type))
+        return await self.send(calls.registered_models(model_type))
 
     async def info(self) -> ServerDescription:
         """The server's version and its cluster's state."""
-        return await self._send(calls.server_info())
+        return await self.send(calls.server_info())
 
-    async def _send(self, call: Call[T]) -> T:
+    async def send(self, call: Call[T]) -> T:
+        """Sends a request of `xinfer_runtime.client.calls` and returns what its answer says."""
         request = self._http.build_request(**request_options(call, self.endpoint, self._timeout))
         with connection_errors(self.endpoint):
             response = await self._http.send(request)
@@ -206,7 +207,7 @@ class AsyncModel(ModelView):
         call = calls.chat(self.uid, messages, tools, stream, sampling)
         if stream:
             return AsyncTextStream(await self._client._open(call), self._endpoint)
-        return await self._client._send(call)
+        return await self._client.send(call)
 
     @overload
     async def generate(
@@ -223,7 +224,7 @@ class AsyncModel(ModelView):
         call = calls.generate(self.uid, prompt, stream, sampling)
         if stream:
             return AsyncTextStream(await self._client._open(call), self._endpoint)
-        return await self._client._send(call)
+        return await self._client.send(call)
 
     async def terminate(self) -> None:
         """Stops the model."""

@@ -91,12 +91,21 @@ def _model_path(uid: str, *more: str) -> str:
     return "/".join((Endpoint("").model_path(uid), *more))
 
 
+class _RawListing(msgspec.Struct):
+    data: list[dict[str, Any]]
+
+
 def server_info() -> Call[ServerDescription]:
     return Call("GET", "xinfer/info", _json(ServerDescription))
 
 
 def list_models() -> Call[ModelListing]:
     return Call("GET", "v1/models", _json(ModelListing))
+
+
+def list_models_json() -> Call[list[dict[str, Any]]]:
+    """The models just as the server gives them."""
+    return Call("GET", "v1/models", lambda body: _json(_RawListing)(body).data)
 
 
 def describe_model(uid: str) -> Call[ModelDescription]:

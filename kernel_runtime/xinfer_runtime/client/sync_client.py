@@ -114,7 +114,7 @@ class Client:
             n_gpu=n_gpu,
             context_length=context_length,
         )
-        uid = self._send(calls.launch_model(request))
+        uid = self.send(calls.launch_model(request))
         if wait_ready:
             self.wait_until_ready(uid, progress)
         return uid
@@ -138,7 +138,7 @@ class Client:
 
     def list_models(self) -> ModelTable["Model"]:
         """The models on the cluster, by uid."""
-        listing = self._send(calls.list_models())
+        listing = self.send(calls.list_models())
         return ModelTable(Model(self, description) for description in listing.data)
 
     def get_model(self, uid: str) -> "Model":
@@ -146,25 +146,26 @@ class Client:
         return Model(self, self.describe_model(uid))
 
     def describe_model(self, uid: str) -> ModelDescription:
-        return self._send(calls.describe_model(uid))
+        return self.send(calls.describe_model(uid))
 
     def terminate_model(self, uid: str) -> None:
         """Stops a model; its memory comes back. Raises ModelNotFound."""
-        self._send(calls.terminate_model(uid))
+        self.send(calls.terminate_model(uid))
 
     def model_events(self, uid: str) -> list[ModelEventLine]:
         """What happened to a model, oldest first."""
-        return self._send(calls.model_events(uid))
+        return self.send(calls.model_events(uid))
 
     def list_model_registrations(self, model_type: str = "LLM") -> list[RegisteredModel]:
         """The models that can be launched by name."""
-        return self._send(calls.registered_models(model_type))
+        return self.send(calls.registered_models(model_type))
 
     def info(self) -> ServerDescription:
         """The server's version and its cluster's state."""
-        return self._send(calls.server_info())
+        return self.send(calls.server_info())
 
-    def _send(self, call: Call[T]) -> T:
+    def send(self, call: Call[T]) -> T:
+        """Sends a request of `xinfer_runtime.client.calls` and returns what its answer says."""
         request = self._http.build_request(**request_options(call, self.endpoint, self._timeout))
         with connection_errors(self.endpoint):
             response = self._http.send(request)
@@ -239,7 +240,7 @@ class Model(ModelView):
         With `stream=True`, a `TextStream` that yields the text as it comes.
         """
         call = calls.chat(self.uid, messages, tools, stream, sampling)
-        return TextStream(self._client._open(call), self._endpoint) if stream else self._client._send(call)
+        return TextStream(self._client._open(call), self._endpoint) if stream else self._client.send(call)
 
     @overload
     def generate(self, prompt: str, *, stream: Literal[False] = False, **sampling: Unpack[Sampling]) -> Completion: ...
@@ -248,7 +249,7 @@ class Model(ModelView):
     def generate(self, prompt: str, *, stream: bool = False, **sampling: Unpack[Sampling]) -> Completion | TextStream:
         """Continues a text, without a chat template."""
         call = calls.generate(self.uid, prompt, stream, sampling)
-        return TextStream(self._client._open(call), self._endpoint) if stream else self._client._send(call)
+        return TextStream(self._client._open(call), self._endpoint) if stream else self._client.send(call)
 
     def terminate(self) -> None:
         """Stops the model."""
