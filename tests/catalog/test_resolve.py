@@ -84,6 +84,7 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     ("param", "fields", "said"),
     [
         ("model_name", {"model_name": None}, "model_path is needed"),
+        ("model_name", {"model_name": "x" * 201}, "201 characters"),
         ("model_type", {"model_type": "image"}, "LLM"),
         ("model_engine", {"model_engine": "vroom"}, r"llama\.cpp"),
         ("model_format", {"model_format": "pytorch"}, "ggufv2"),

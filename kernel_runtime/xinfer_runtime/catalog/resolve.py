@@ -9,6 +9,7 @@ from xinfer_runtime.engines.registry import ENGINES, canonical_name
 from xinfer_runtime.errors import InvalidRequest, ModelNotFound
 from xinfer_runtime.messages import LaunchRequest, ModelSpec
 
+MAX_NAME = 200
 MAX_REPLICAS = 1024
 MAX_GPUS = 64
 MAX_SEQUENCES = 256
@@ -28,7 +29,7 @@ def resolve(request: LaunchRequest) -> ModelSpec:
     Raises ModelNotFound for an unknown name, InvalidRequest for anything else that cannot be; `param` names the field.
     """
     if request.model_type.upper() != "LLM":
-        raise InvalidRequest(f"model_type {request.model_type!r}: only LLM can be served", param="model_type")
+        raise InvalidRequest(f"model_type {request.model_type!r:.120}: only LLM can be served", param="model_type")
     engine = ENGINES[0] if request.model_engine is None else canonical_name(request.model_engine)
     name, path = _name_and_path(request)
     spec = _spec_of_family(request, _family(name)) if path is None else _spec_of_path(request, name, path)
@@ -51,17 +52,21 @@ def check_uid(uid: str) -> str:
     """`uid` if it may be one. Raises InvalidRequest saying why not."""
     if not _UID.fullmatch(uid):
         raise InvalidRequest(
-            f"model_uid {uid[:120]!r}: use 1 to 100 letters, digits, dots, dashes and underscores", param="model_uid"
+            f"model_uid {uid!r:.120}: use 1 to 100 letters, digits, dots, dashes and underscores", param="model_uid"
         )
     if _REPLICA_SUFFIX.search(uid):
-        raise InvalidRequest(f"model_uid {uid!r}: an ending such as -rep0 names a replica", param="model_uid")
+        raise InvalidRequest(f"model_uid {uid!r:.120}: an ending such as -rep0 names a replica", param="model_uid")
     if uid in RESERVED_UIDS or not uid.strip("."):
-        raise InvalidRequest(f"model_uid {uid!r} is a word of the API's paths; choose another", param="model_uid")
+        raise InvalidRequest(f"model_uid {uid!r:.120} is a word of the API's paths; choose another", param="model_uid")
     return uid
 
 
 def _name_and_path(request: LaunchRequest) -> tuple[str, str | None]:
     name, path = request.model_name, request.model_path
+    if name and len(name) > MAX_NAME and not name.lower().endswith(".gguf"):
+        raise InvalidRequest(
+            f"model_name has {len(name)} characters; at most {MAX_NAME} are allowed", param="model_name"
+        )
     if not path and name and name.lower().endswith(".gguf"):
         name, path = None, name
     if path is not None and path != "":
@@ -82,16 +87,18 @@ def _family(name: str) -> Family:
         names.values()
     )
     raise ModelNotFound(
-        f"Unknown model {name[:120]!r}. Nearest: {', '.join(near)}. A GGUF file is launched with model_path.",
+        f"Unknown model {name!r:.120}. Nearest: {', '.join(near)}. A GGUF file is launched with model_path.",
         param="model_name",
     )
 
 
 def _spec_of_path(request: LaunchRequest, name: str, path: str) -> ModelSpec:
     if not path.lower().endswith(".gguf"):
-        raise InvalidRequest(f"model_path {path!r}: a .gguf file is needed", param="model_path")
+        raise InvalidRequest(f"model_path {path!r:.120}: a .gguf file is needed", param="model_path")
     if request.model_format is not None and request.model_format.lower() != _GGUF:
-        raise InvalidRequest(f"model_format {request.model_format!r}: a .gguf file is {_GGUF}", param="model_format")
+        raise InvalidRequest(
+            f"model_format {request.model_format!r:.120}: a .gguf file is {_GGUF}", param="model_format"
+        )
     # Quantization and size are in the file; what the caller says of them is filled in where the file is.
     size = request.model_size_in_billions
     return ModelSpec(
@@ -122,7 +129,8 @@ def _choose_spec(request: LaunchRequest, family: Family) -> FamilySpec:
         if not specs:
             there = ", ".join(dict.fromkeys(spec.format for spec in family.specs))
             raise InvalidRequest(
-                f"{family.name} has no model_format {request.model_format!r}; there is {there}", param="model_format"
+                f"{family.name} has no model_format {request.model_format!r:.120}; there is {there}",
+                param="model_format",
             )
     if request.model_size_in_billions is not None:
         wanted = _size_label(request.model_size_in_billions)
@@ -130,7 +138,7 @@ def _choose_spec(request: LaunchRequest, family: Family) -> FamilySpec:
         specs = [spec for spec in specs if spec.size_in_billions == wanted]
         if not specs:
             raise InvalidRequest(
-                f"{family.name} has no model_size_in_billions {request.model_size_in_billions!r}; there is {there}",
+                f"{family.name} has no model_size_in_billions {request.model_size_in_billions!r:.40}; there is {there}",
                 param="model_size_in_billions",
             )
     return specs[0]
@@ -144,7 +152,7 @@ def _choose_quantization(wanted: str | None, family: Family, spec: FamilySpec) -
         if label.lower() == wanted.lower():
             return label
     raise InvalidRequest(
-        f"{family.name} has no quantization {wanted!r}; there is {', '.join(labels)}", param="quantization"
+        f"{family.name} has no quantization {wanted!r:.120}; there is {', '.join(labels)}", param="quantization"
     )
 
 
@@ -161,7 +169,7 @@ def _uid_from(name: str) -> str:
 
 def _bounded(param: str, value: int, low: int, high: int) -> int:
     if isinstance(value, bool) or not low <= value <= high:
-        raise InvalidRequest(f"{param} must be a whole number from {low} to {high}, not {value!r}", param=param)
+        raise InvalidRequest(f"{param} must be a whole number from {low} to {high}, not {value!r:.120}", param=param)
     return value
 
 
@@ -176,5 +184,5 @@ def _gpus(value: int | str | None) -> int | None:
     if isinstance(value, str):
         if value.lower() == "auto":
             return None
-        raise InvalidRequest(f'n_gpu must be "auto", null or a number, not {value!r}', param="n_gpu")
+        raise InvalidRequest(f'n_gpu must be "auto", null or a number, not {value!r:.120}', param="n_gpu")
     return _bounded("n_gpu", value, 0, MAX_GPUS)

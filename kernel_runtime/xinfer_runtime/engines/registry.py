@@ -12,7 +12,7 @@ def canonical_name(name: str) -> str:
     """The name in ENGINES that `name` means, in any case, with `_`, `-` or `.`. Raises InvalidRequest for none."""
     plain = name.strip().lower().replace("_", ".").replace("-", ".")
     if plain not in ENGINES:
-        raise InvalidRequest(f"Unknown engine {name!r}; there is {', '.join(ENGINES)}", param="model_engine")
+        raise InvalidRequest(f"Unknown engine {name!r:.120}; there is {', '.join(ENGINES)}", param="model_engine")
     return plain
 
 

@@ -114,6 +114,16 @@ def test_resumed_tokens_are_computed_one_in_a_step_after_the_prompt() -> None:
     ]
 
 
+def test_a_preempted_sequence_is_computed_again_like_a_prompt() -> None:
+    scheduler = Scheduler(Limits(cells=100, slots=2, token_budget=32))
+    scheduler.add(sequence(1, 3))
+    scheduler.add(sequence(2, 9, singly_from=4))
+    run(scheduler)
+    scheduler.shed()
+    scheduler.remove(1)
+    assert shape(scheduler.plan()) == [(2, 0, 9, True)]
+
+
 def test_what_was_shed_waits_until_a_sequence_has_ended() -> None:
     scheduler = Scheduler(Limits(cells=100, slots=2, token_budget=16))
     scheduler.add(sequence(1, 5))

@@ -181,6 +181,7 @@ class Scheduler:
         sequence = self._running[-1]
         self._vacate(sequence)
         sequence.computed = 0
+        sequence.singly_from = None  # In a crowd there is no shape to keep, and one by one would take long.
         self._waiting.appendleft(sequence)
         self.preemptions += 1
 
