@@ -10,7 +10,7 @@ import httpx
 
 from xinfer_runtime.client import calls
 from xinfer_runtime.client.answer_stream import DONE
-from xinfer_runtime.client.calls import Call, LaunchOptions, Sampling
+from xinfer_runtime.client.calls import Call, ChatOptions, LaunchOptions, Sampling
 from xinfer_runtime.client.completion import Completion
 from xinfer_runtime.client.connection import connection_errors, http_options, request_options
 from xinfer_runtime.client.description import ModelDescription, ModelEventLine, RegisteredModel, ServerDescription
@@ -181,7 +181,7 @@ class AsyncModel(ModelView):
         *,
         stream: Literal[False] = False,
         tools: Sequence[dict[str, Any]] | None = None,
-        **sampling: Unpack[Sampling],
+        **options: Unpack[ChatOptions],
     ) -> Completion: ...
     @overload
     async def chat(
@@ -190,7 +190,7 @@ class AsyncModel(ModelView):
         *,
         stream: Literal[True],
         tools: Sequence[dict[str, Any]] | None = None,
-        **sampling: Unpack[Sampling],
+        **options: Unpack[ChatOptions],
     ) -> AsyncTextStream: ...
     async def chat(
         self,
@@ -198,13 +198,13 @@ class AsyncModel(ModelView):
         *,
         stream: bool = False,
         tools: Sequence[dict[str, Any]] | None = None,
-        **sampling: Unpack[Sampling],
+        **options: Unpack[ChatOptions],
     ) -> Completion | AsyncTextStream:
         """Answers a conversation: OpenAI's messages, or a string for one message of the user.
 
         With `stream=True`, an `AsyncTextStream` that yields the text as it comes.
         """
-        call = calls.chat(self.uid, messages, tools, stream, sampling)
+        call = calls.chat(self.uid, messages, tools, stream, options)
         if stream:
             return AsyncTextStream(await self._client._open(call), self._endpoint)
         return await self._client.send(call)

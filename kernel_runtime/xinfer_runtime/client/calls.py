@@ -41,7 +41,7 @@ class LaunchOptions(TypedDict, total=False):
 
 
 class Sampling(TypedDict, total=False):
-    """Options of `chat` and `generate`, in OpenAI's names; the server checks their ranges."""
+    """Options of `chat` and `generate`, in OpenAI's and vLLM's names; the server checks their ranges."""
 
     temperature: float
     top_p: float
@@ -53,8 +53,16 @@ class Sampling(TypedDict, total=False):
     presence_penalty: float
     frequency_penalty: float
     repetition_penalty: float
-    response_format: Mapping[str, Any]
+    ignore_eos: bool
+
+
+class ChatOptions(Sampling, total=False):
+    """Options of `chat` alone."""
+
     tool_choice: str | Mapping[str, Any]
+    parallel_tool_calls: bool
+    enable_thinking: bool
+    chat_template_kwargs: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -151,8 +159,8 @@ def _without_none(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def chat(uid: str, messages: Any, tools: Any, stream: bool, sampling: Mapping[str, Any]) -> Call[Completion]:
-    body = {"model": uid, "messages": chat_messages(messages), **_without_none({"tools": tools, **sampling})}
+def chat(uid: str, messages: Any, tools: Any, stream: bool, options: Mapping[str, Any]) -> Call[Completion]:
+    body = {"model": uid, "messages": chat_messages(messages), **_without_none({"tools": tools, **options})}
     return _completion("v1/chat/completions", body, stream)
 
 

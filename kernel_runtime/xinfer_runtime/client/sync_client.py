@@ -10,7 +10,7 @@ import httpx
 
 from xinfer_runtime.client import calls
 from xinfer_runtime.client.answer_stream import DONE
-from xinfer_runtime.client.calls import Call, Sampling
+from xinfer_runtime.client.calls import Call, ChatOptions, Sampling
 from xinfer_runtime.client.completion import Completion
 from xinfer_runtime.client.connection import connection_errors, http_options, request_options
 from xinfer_runtime.client.description import ModelDescription, ModelEventLine, RegisteredModel, ServerDescription
@@ -216,7 +216,7 @@ class Model(ModelView):
         *,
         stream: Literal[False] = False,
         tools: Sequence[dict[str, Any]] | None = None,
-        **sampling: Unpack[Sampling],
+        **options: Unpack[ChatOptions],
     ) -> Completion: ...
     @overload
     def chat(
@@ -225,7 +225,7 @@ class Model(ModelView):
         *,
         stream: Literal[True],
         tools: Sequence[dict[str, Any]] | None = None,
-        **sampling: Unpack[Sampling],
+        **options: Unpack[ChatOptions],
     ) -> TextStream: ...
     def chat(
         self,
@@ -233,13 +233,13 @@ class Model(ModelView):
         *,
         stream: bool = False,
         tools: Sequence[dict[str, Any]] | None = None,
-        **sampling: Unpack[Sampling],
+        **options: Unpack[ChatOptions],
     ) -> Completion | TextStream:
         """Answers a conversation: OpenAI's messages, or a string for one message of the user.
 
         With `stream=True`, a `TextStream` that yields the text as it comes.
         """
-        call = calls.chat(self.uid, messages, tools, stream, sampling)
+        call = calls.chat(self.uid, messages, tools, stream, options)
         return TextStream(self._client._open(call), self._endpoint) if stream else self._client.send(call)
 
     @overload
