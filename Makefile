@@ -16,7 +16,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Ctrl-C ends it without a question. Jupyter refuses root unless told otherwise; a container often has no other user.
-RUN_OPTIONS = --ServerApp.answer_yes=True $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) \
+RUN_OPTIONS = --ServerApp.answer_yes=True $(if $(filter command,$(origin HOST)),--host $(HOST)) $(if $(filter command,$(origin PORT)),--port $(PORT)) \
 	$(if $(filter 0,$(shell id -u)),--allow-root)
 
 run: environment ## JupyterLab with a small demo model running; Ctrl-C ends both
