@@ -34,6 +34,7 @@ def model_object(status: ModelStatus, stats: Mapping[str, EngineStats]) -> dict[
         "state": status.state,
         "progress": progress_of(status),
         "message": status.error.message if status.error is not None else "",
+        "error": {"code": status.error.code, "message": status.error.message} if status.error is not None else None,
         "memory_bytes": info.memory_bytes if info is not None and info.memory_bytes else spec.memory_bytes,
         "replicas": replicas,
         "running": sum(replica["running"] for replica in replicas),
