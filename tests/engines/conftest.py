@@ -175,9 +175,9 @@ class RunningEngine:
 
 @pytest.fixture
 async def running(tiny_model: Path) -> AsyncIterator[RunningEngine]:
-    """An engine with the tiny model."""
+    """An engine with the tiny model, for 64 requests at once."""
     engine = RunningEngine()
-    await engine.load(tiny_model)
+    await engine.load(tiny_model, max_sequences=64)
     yield engine
     await engine.engine.close()
 

@@ -24,14 +24,12 @@ def inspect(spec: ModelSpec) -> ModelSpec:
             f"context_length {spec.context_length}: {spec.name} was trained for {file.context_length} tokens at most",
             param="context_length",
         )
-    size = sizing.choose(file.cache_shape, file.context_length, spec.context_length, spec.max_sequences)
     return msgspec.structs.replace(
         spec,
         path=str(path),
         quantization=spec.quantization or file.quantization or None,
         size_in_billions=spec.size_in_billions or _billions(file.parameters),
-        context_length=size.context_length,
-        max_sequences=size.max_sequences,
+        context_length=spec.context_length or sizing.default_context_length(file.context_length),
         memory_bytes=forecast(file, spec.context_length, spec.max_sequences, spec.n_gpu).total,
     )
 
