@@ -20,7 +20,7 @@ from xinfer_runtime.cluster.child_process import child_environment
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.cluster.local import LocalClusterProcess
 from xinfer_runtime.cluster.session import ClusterSession
-from xinfer_runtime.errors import Conflict, DoesNotFit, ModelFileError, ModelNotFound
+from xinfer_runtime.errors import ClusterUnavailable, Conflict, DoesNotFit, ModelFileError, ModelNotFound
 from xinfer_runtime.messages import (
     ChatMessage,
     GenerateRequest,
@@ -208,10 +208,12 @@ async def test_a_killed_worker_comes_back_with_its_replicas_and_leaves_no_orphan
     orphan = psutil.Process(gateway.replica().pid)
     undisturbed = await gateway.story(200)
     worker = gateway.worker()
-    task = asyncio.create_task(gateway.story(200))
-    await asyncio.sleep(0.05)
-    worker.kill()
-    assert await task == undisturbed
+
+    def kill(count: int) -> None:
+        if count >= 20 and worker.is_running():
+            worker.kill()
+
+    assert await gateway.story(200, kill) == undisturbed
     gone([worker, orphan], 1)
     assert gateway.replica().pid != orphan.pid
 
@@ -230,6 +232,32 @@ async def test_models_come_back_after_a_restart(tmp_path: Path) -> None:
     await second.session.terminate(UID)
     await second.close()
     assert json.loads((tmp_path / "cluster/desired.json").read_text())["models"] == []
+
+
+async def test_a_second_cluster_with_the_same_home_starts_no_model_twice(gateway: Gateway) -> None:
+    second = Gateway(gateway.home)
+    await second.open()
+    assert dict(second.session.models) == {}
+    await second.close()
+    assert "xinfer-demo" in (gateway.home / "cluster/desired.json").read_text()
+
+
+async def test_a_table_that_cannot_be_read_does_not_keep_the_cluster_from_starting(tmp_path: Path) -> None:
+    (tmp_path / "cluster").mkdir()
+    (tmp_path / "cluster/desired.json").write_text("{broken")
+    gateway = Gateway(tmp_path)
+    await gateway.open()
+    assert dict(gateway.session.models) == {}
+    await gateway.close()
+    assert (tmp_path / "cluster/desired.broken.json").read_text() == "{broken"
+    assert "cannot be read" in (tmp_path / "logs/cluster.log").read_text()
+
+
+async def test_a_home_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    home = tmp_path / "file"
+    home.write_text("not a folder")
+    with pytest.raises(ClusterUnavailable, match=str(home)):
+        await Gateway(home).open()
 
 
 OWNER = """

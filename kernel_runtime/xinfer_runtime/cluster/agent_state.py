@@ -218,7 +218,7 @@ class AgentState:
             if slot.wanted and slot.want.incarnation not in wanted:
                 instructions += self._release(slot, DRAIN_SECONDS, now)
         if not self._closing:
-            known = {slot.want.incarnation for slot in self._slots}
+            known = {slot.want.incarnation for slot in self._slots if slot.wanted}
             self._slots += [self._new_slot(want, now) for want in sync.wants if want.incarnation not in known]
         return instructions
 

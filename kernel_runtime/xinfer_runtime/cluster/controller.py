@@ -49,7 +49,9 @@ _RPC_TIMEOUT = 5.0
 _INSPECT_TIMEOUT = 30.0
 _NODE_WAIT = 30.0
 _DRAIN_WAIT = 30.0
-_LOCK_WAIT = 5.0
+_LOCK_WAIT = 10.0
+_LOCK_POLL = 0.2
+_RESTORE_WAIT = 0.5
 _SYNCS_AT_ONCE = 64
 
 
@@ -73,8 +75,13 @@ class Controller(SchedulerPlugin):
         self._save_lock = asyncio.Lock()
         self._unsaved: tuple[ModelSpec, ...] | None = None
         self._table = DesiredTable(Path(self._home)) if self._home else None
-        if self._table is not None:
-            await self._restore(self._table)
+        self._restored = asyncio.Event()
+        if self._table is None:
+            self._restored.set()
+        else:
+            self._spawn(self._restore(self._table))
+            # Mostly a matter of milliseconds, after which the first snapshot shows the models.
+            await asyncio.wait((asyncio.create_task(self._restored.wait()),), timeout=_RESTORE_WAIT)
         scheduler.handlers.update(
             xinfer_launch=self._launch,
             xinfer_terminate=self._terminate,
@@ -106,6 +113,7 @@ class Controller(SchedulerPlugin):
         return await self._answer(lambda: self._do_launch(decode(spec, ModelSpec)))
 
     async def _do_launch(self, spec: ModelSpec) -> Answer:
+        await self._restored.wait()
         await self._until(lambda: not self._state.draining(spec.uid), _DRAIN_WAIT)
         self._state.check_launch(spec)
         await self._until(lambda: bool(self._state.nodes()), _NODE_WAIT)
@@ -129,6 +137,7 @@ class Controller(SchedulerPlugin):
 
     async def _terminate(self, uid: str) -> bytes:
         async def terminate() -> Answer:
+            await self._restored.wait()
             self._handle(TerminateAsked(uid))
             await self._persisted()
             return Answer(revision=self._revision, status=self._state.status(uid))
@@ -222,18 +231,21 @@ class Controller(SchedulerPlugin):
         return reply
 
     async def _restore(self, table: DesiredTable) -> None:
+        """Read the table, once it is ours. Actions wait for it: what they persist is to hold the old models too."""
         try:
-            if not await self._own(table):
+            if await self._own(table):
+                self._handle(Restored(await asyncio.to_thread(table.load)))
+            else:
                 logger.warning("%s belongs to another cluster that runs: models will not be kept", table.path)
                 self._table = None
-                return
-            self._handle(Restored(await asyncio.to_thread(table.load)))
         except msgspec.MsgspecError as error:
             aside = await asyncio.to_thread(table.set_aside)
             logger.error("%s cannot be read (%s), no model is restored; it is kept as %s", table.path, error, aside)
         except OSError as error:
             logger.error("%s cannot be used, models will not be kept: %s", table.path, error)
             self._table = None
+        finally:
+            self._restored.set()
 
     async def _own(self, table: DesiredTable) -> bool:
         """The former owner may be about to end: its Jupyter server was restarted."""
@@ -241,7 +253,7 @@ class Controller(SchedulerPlugin):
         while not await asyncio.to_thread(table.acquire):
             if time.monotonic() > deadline:
                 return False
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(_LOCK_POLL)
         return True
 
     async def _persisted(self) -> None:

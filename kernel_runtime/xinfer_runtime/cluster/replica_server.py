@@ -111,13 +111,14 @@ class ReplicaServer:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        name = writer.get_extra_info("peername")
         try:
             await self._handshake(reader)
             await self._serve(reader, writer)
         except (FrameError, TimeoutError) as error:
-            logger.warning("a link from %s is closed: %s", writer.get_extra_info("peername"), error)
+            logger.warning("a link from %s is closed: %s", name, error)
         except OSError as error:
-            logger.info("a link from %s ended: %s", writer.get_extra_info("peername"), error)
+            logger.info("a link from %s ended: %s", name, error)
         except asyncio.CancelledError:
             # Only `close` cancels, and a cancelled handler would be reported as an error by asyncio.
             logger.debug("a link was closed")
