@@ -1,7 +1,13 @@
 """Values that the state machines' tests share."""
 
+from hypothesis import settings
+
 from xinfer_runtime.cluster.protocol import AgentEvent, Inventory, NodeReport, ReplicaReport
 from xinfer_runtime.messages import ModelInfo, ModelSpec
+
+# A busy machine is no failure of what is tested.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 GIB = 1 << 30
 INFO = ModelInfo(context_length=1000, vocab_size=10, abilities=("chat",))

@@ -5,8 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.cluster.conftest import INFO, spec
 
+from xinfer_runtime.cluster import agent_events as events
 from xinfer_runtime.cluster import agent_state as agent
-from xinfer_runtime.cluster.agent_state import AgentState, Drain, Instruction, Kill, Start
+from xinfer_runtime.cluster.agent_events import Drain, Instruction, Kill, Start
+from xinfer_runtime.cluster.agent_state import AgentState
 from xinfer_runtime.cluster.protocol import ReplicaWant, Sync
 from xinfer_runtime.errors import DoesNotFit, EngineError, InvalidRequest, ModelFileError, XinferError
 from xinfer_runtime.messages import Replica
@@ -22,8 +24,8 @@ class Node:
         self.generation = 0
         self.alive: set[int] = set()
 
-    def handle(self, event: agent.Event) -> list[Instruction]:
-        if isinstance(event, agent.Exited):
+    def handle(self, event: events.Event) -> list[Instruction]:
+        if isinstance(event, events.Exited):
             self.alive.discard(event.process)
         instructions = self.state.handle(event, self.now, 1000.0 + self.now)
         for instruction in instructions:
@@ -33,18 +35,18 @@ class Node:
 
     def want(self, *wants: ReplicaWant) -> list[Instruction]:
         self.generation += 1
-        return self.handle(agent.Synced(Sync(epoch="e", generation=self.generation, wants=wants)))
+        return self.handle(events.Synced(Sync(epoch="e", generation=self.generation, wants=wants)))
 
     def wait(self, seconds: float) -> list[Instruction]:
         self.now += seconds
-        return self.handle(agent.Woke())
+        return self.handle(events.Woke())
 
     def ready(self, process: int) -> None:
-        self.handle(agent.Listening(process, 100 + process, "127.0.0.1:1"))
-        self.handle(agent.Ready(process, INFO))
+        self.handle(events.Listening(process, 100 + process, "127.0.0.1:1"))
+        self.handle(events.Ready(process, INFO))
 
     def die(self, process: int, returncode: int = -9, tail: str = "") -> list[Instruction]:
-        return self.handle(agent.Exited(process, returncode, tail))
+        return self.handle(events.Exited(process, returncode, tail))
 
     @property
     def replica(self) -> Replica:
@@ -77,9 +79,9 @@ def test_a_replica_becomes_what_it_says() -> None:
     node = Node()
     node.want(want())
     assert node.replica.state == "loading"
-    node.handle(agent.Progressed(1, 0.4, "reading tensors"))
+    node.handle(events.Progressed(1, 0.4, "reading tensors"))
     assert (node.replica.progress, node.replica.message) == (0.4, "reading tensors")
-    node.handle(agent.Progressed(1, 0.1, "downloading"))
+    node.handle(events.Progressed(1, 0.1, "downloading"))
     assert node.replica.state == "downloading"
     node.ready(1)
     assert (node.replica.state, node.replica.info, node.replica.token) == ("ready", INFO, "token 1")
@@ -131,7 +133,7 @@ def test_the_last_line_of_stderr_is_in_the_message() -> None:
 def test_a_bad_file_or_spec_is_not_tried_again(error: XinferError) -> None:
     node = Node()
     node.want(want())
-    node.handle(agent.LoadFailed(1, error.info))
+    node.handle(events.LoadFailed(1, error.info))
     assert node.die(1, returncode=1) == []
     assert (node.replica.state, node.replica.message, node.replica.error) == ("failed", error.message, error.info)
     assert node.state.next_wakeup() is None
@@ -142,7 +144,7 @@ def test_a_bad_file_or_spec_is_not_tried_again(error: XinferError) -> None:
 def test_what_may_mend_is_tried_again_after_a_second(error: XinferError) -> None:
     node = Node()
     node.want(want())
-    node.handle(agent.LoadFailed(1, error.info))
+    node.handle(events.LoadFailed(1, error.info))
     assert node.die(1, returncode=1) == []
     assert (node.replica.state, node.replica.error) == ("failed", error.info)
     assert len(node.wait(1.0)) == 1
@@ -172,14 +174,14 @@ def test_a_new_incarnation_starts_when_the_old_one_is_gone() -> None:
 
 def test_an_older_generation_is_ignored_and_another_epoch_is_not() -> None:
     node = running()
-    assert node.handle(agent.Synced(Sync(epoch="e", generation=0))) == []
-    assert node.handle(agent.Synced(Sync(epoch="f", generation=0))) == [Drain(1, agent.DRAIN_SECONDS)]
+    assert node.handle(events.Synced(Sync(epoch="e", generation=0))) == []
+    assert node.handle(events.Synced(Sync(epoch="f", generation=0))) == [Drain(1, agent.DRAIN_SECONDS)]
 
 
 def test_a_replica_that_was_heard_and_falls_silent_is_killed() -> None:
     node = running()
     node.now += agent.SILENCE_LIMIT - 1
-    node.handle(agent.Beat(1))
+    node.handle(events.Beat(1))
     assert node.wait(agent.SILENCE_LIMIT - 1) == []
     assert node.wait(1) == [Kill(1)]
     assert len(node.die(1)) == 1
@@ -188,7 +190,7 @@ def test_a_replica_that_was_heard_and_falls_silent_is_killed() -> None:
 def test_a_replica_that_loads_may_be_silent_for_longer() -> None:
     node = Node()
     node.want(want())
-    node.handle(agent.Listening(1, 101, "127.0.0.1:1"))
+    node.handle(events.Listening(1, 101, "127.0.0.1:1"))
     assert node.wait(agent.LOADING_SILENCE_LIMIT - 1) == []
     assert node.wait(1) == [Kill(1)]
 
@@ -196,13 +198,13 @@ def test_a_replica_that_loads_may_be_silent_for_longer() -> None:
 def test_a_load_failure_whose_process_stays_is_killed() -> None:
     node = Node()
     node.want(want())
-    node.handle(agent.LoadFailed(1, EngineError("x").info))
+    node.handle(events.LoadFailed(1, EngineError("x").info))
     assert node.wait(agent.KILL_AFTER) == [Kill(1)]
 
 
 def test_a_shutdown_ends_everything_and_starts_nothing() -> None:
     node = running()
-    assert node.handle(agent.ShutDown(2.0)) == [Drain(1, 2.0)]
+    assert node.handle(events.ShutDown(2.0)) == [Drain(1, 2.0)]
     assert node.want(want(), want("m-1", "i9")) == []
     assert node.wait(2.0 + agent.KILL_AFTER) == [Kill(1)]
     assert node.die(1) == []
@@ -212,20 +214,20 @@ def test_a_shutdown_ends_everything_and_starts_nothing() -> None:
 def test_a_process_that_could_not_start_is_a_crash() -> None:
     node = Node()
     node.want(want())
-    node.handle(agent.Exited(1, None, "python: not found"))
+    node.handle(events.Exited(1, None, "python: not found"))
     assert "could not be started: python: not found" in node.replica.message
 
 
-events = st.one_of(
+anything = st.one_of(
     st.tuples(st.just("want"), st.sets(st.sampled_from([("a", "1"), ("a", "2"), ("b", "3")]))),
     st.tuples(st.sampled_from(["ready", "beat", "progress", "failed", "die", "refuse"]), st.integers(0, 5)),
     st.tuples(st.just("wait"), st.floats(0, 100)),
 )
 
 
-@given(st.lists(events, max_size=40))
+@given(st.lists(anything, max_size=40))
 def test_whatever_happens_no_replica_has_two_processes_and_all_wants_run_or_have_a_reason(
-    happenings: list[tuple[str, object]],
+    history: list[tuple[str, object]],
 ) -> None:
     node = Node()
     owners: dict[int, ReplicaWant] = {}
@@ -243,7 +245,7 @@ def test_whatever_happens_no_replica_has_two_processes_and_all_wants_run_or_have
                 case Drain(process) | Kill(process):
                     assert process in node.alive
 
-    for kind, value in happenings:
+    for kind, value in history:
         process = sorted(node.alive)[int(value) % len(node.alive)] if kind not in ("want", "wait") and node.alive else 0  # type: ignore[call-overload]
         match kind:
             case "want":
@@ -255,13 +257,13 @@ def test_whatever_happens_no_replica_has_two_processes_and_all_wants_run_or_have
             case "ready":
                 node.ready(process)
             case "beat":
-                note(node.handle(agent.Beat(process)))
+                note(node.handle(events.Beat(process)))
             case "progress":
-                note(node.handle(agent.Progressed(process, 0.5, "loading")))
+                note(node.handle(events.Progressed(process, 0.5, "loading")))
             case "failed":
-                note(node.handle(agent.LoadFailed(process, EngineError("x").info)))
+                note(node.handle(events.LoadFailed(process, EngineError("x").info)))
             case "refuse":
-                note(node.handle(agent.LoadFailed(process, ModelFileError("x").info)))
+                note(node.handle(events.LoadFailed(process, ModelFileError("x").info)))
                 note(node.die(process))
             case "die":
                 note(node.die(process))

@@ -8,8 +8,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from msgspec.structs import replace
 from tests.cluster.conftest import GIB, INFO, report, spec
 
-from xinfer_runtime.cluster import control_state as control
-from xinfer_runtime.cluster.control_state import ControlState, Instruction, Persist, Publish, SendSync
+from xinfer_runtime.cluster import control_events as control
+from xinfer_runtime.cluster.control_events import Instruction, Persist, Publish, SendSync
+from xinfer_runtime.cluster.control_state import ControlState
 from xinfer_runtime.cluster.protocol import AgentEvent, NodeReport, ReplicaReport, Sync
 from xinfer_runtime.errors import Conflict, DoesNotFit, ErrorInfo, ModelFileError, ModelNotFound, XinferError
 from xinfer_runtime.messages import ModelEvent, ModelSpec, ModelStatus, Replica, ReplicaState

@@ -16,8 +16,9 @@ from distributed.comm.addressing import get_address_host
 from distributed.diagnostics.plugin import WorkerPlugin
 
 from xinfer_runtime.catalog.inspect import inspect
-from xinfer_runtime.cluster import agent_state as events
-from xinfer_runtime.cluster.agent_state import AgentState, Drain, Event, Kill, Start
+from xinfer_runtime.cluster import agent_events as events
+from xinfer_runtime.cluster.agent_events import Drain, Event, Kill, Start
+from xinfer_runtime.cluster.agent_state import AgentState
 from xinfer_runtime.cluster.child_process import child_command
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.cluster.inventory import measure, private_memory

@@ -5,16 +5,33 @@ the first time and then after 1, 2, 4 ... 60 s, from the start again after a min
 model file or its spec is bad is not started again: it would fail the same way. `agent.py` does the I/O.
 """
 
-import signal
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from xinfer_runtime.cluster.agent_events import (
+    Beat,
+    Drain,
+    Event,
+    Exited,
+    Instruction,
+    Kill,
+    Line,
+    Listening,
+    LoadFailed,
+    Progressed,
+    Ready,
+    ShutDown,
+    Start,
+    Synced,
+    Woke,
+    describe_exit,
+)
 from xinfer_runtime.cluster.protocol import AgentEvent, ReplicaWant, Sync
 from xinfer_runtime.errors import EngineError, ErrorInfo, from_info
-from xinfer_runtime.messages import ModelEvent, ModelInfo, Replica, ReplicaState
+from xinfer_runtime.messages import ModelEvent, Replica, ReplicaState
 
 HEALTHY_AFTER = 60.0
 LONGEST_DELAY = 60.0
@@ -28,96 +45,6 @@ KILL_AFTER = 3.0
 """Seconds past its drain after which a process is ended by force."""
 
 _EVENTS_KEPT = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Synced:
-    """The controller said what the node is to run."""
-
-    sync: Sync
-
-
-@dataclass(frozen=True, slots=True)
-class Listening:
-    process: int
-    pid: int
-    address: str
-
-
-@dataclass(frozen=True, slots=True)
-class Progressed:
-    process: int
-    progress: float
-    stage: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    process: int
-    info: ModelInfo
-
-
-@dataclass(frozen=True, slots=True)
-class LoadFailed:
-    """The model was not loaded. The process still has to end, with `Exited`."""
-
-    process: int
-    error: ErrorInfo
-
-
-@dataclass(frozen=True, slots=True)
-class Beat:
-    """The process says that it lives."""
-
-    process: int
-
-
-@dataclass(frozen=True, slots=True)
-class Exited:
-    """The process is gone; `returncode` as subprocess has it, None where it never started. `tail` ends its stderr."""
-
-    process: int
-    returncode: int | None
-    tail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ShutDown:
-    """The node goes away: end everything, giving streams `seconds`."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Woke:
-    """The time that `next_wakeup` gave has come."""
-
-
-_Line = Listening | Progressed | Ready | LoadFailed | Beat
-Event = Synced | _Line | Exited | ShutDown | Woke
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    process: int
-    want: ReplicaWant
-    token: str
-
-
-@dataclass(frozen=True, slots=True)
-class Drain:
-    """Have the process finish its streams within `seconds` and end."""
-
-    process: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Kill:
-    process: int
-
-
-Instruction = Start | Drain | Kill
 
 
 @dataclass(slots=True)
@@ -235,7 +162,7 @@ class AgentState:
         slot.kill_at = kill_at if slot.kill_at is None else min(slot.kill_at, kill_at)
         return [Drain(slot.process, seconds)]
 
-    def _heard(self, event: _Line, now: float, clock: float) -> None:
+    def _heard(self, event: Line, now: float, clock: float) -> None:
         slot = self._slot(event.process)
         if slot is None:
             return
@@ -341,17 +268,3 @@ class AgentState:
         text = f"replica {slot.replica.id} on {self._node} {content}"
         event = ModelEvent(type=kind, time=clock, content=text)
         self._events.append(AgentEvent(number=self._event_number, uid=slot.replica.uid, event=event))
-
-
-def describe_exit(event: Exited) -> str:
-    """How a process ended, and the last line it wrote, for people."""
-    if event.returncode is None:
-        how = "it could not be started"
-    elif event.returncode < 0:
-        how = f"signal {-event.returncode}"
-        if event.returncode == -signal.SIGKILL:
-            how += ", as when the system runs out of memory"
-    else:
-        how = f"exit code {event.returncode}"
-    lines = event.tail.strip().splitlines()
-    return f"{how}: {lines[-1].strip()}" if lines else how

@@ -8,95 +8,31 @@ has not acknowledged. `controller.py` does the I/O.
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from xinfer_runtime.cluster.control_events import (
+    Event,
+    HeartbeatSeen,
+    Instruction,
+    LaunchAsked,
+    NodeLeft,
+    Persist,
+    Publish,
+    Reported,
+    Restored,
+    SendSync,
+    SyncFailed,
+    TerminateAsked,
+    Ticked,
+)
 from xinfer_runtime.cluster.placement import NodeView, NoFit, place
 from xinfer_runtime.cluster.protocol import NodeReport, ReplicaReport, ReplicaWant, Sync
 from xinfer_runtime.errors import Conflict, DoesNotFit, ErrorInfo, ModelFileError, ModelNotFound, from_info
 from xinfer_runtime.messages import ModelEvent, ModelSpec, ModelStatus, Replica, ReplicaState
 
 _EVENTS_KEPT = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """The desired table of an earlier life was read."""
-
-    specs: tuple[ModelSpec, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class LaunchAsked:
-    """Somebody wants `spec`; `refusals` are the nodes (addresses) that cannot run it, and why."""
-
-    spec: ModelSpec
-    refusals: dict[str, ErrorInfo] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class TerminateAsked:
-    uid: str
-
-
-@dataclass(frozen=True, slots=True)
-class Reported:
-    address: str
-    report: NodeReport
-
-
-@dataclass(frozen=True, slots=True)
-class SyncFailed:
-    """The node could not be told; the next tick tries again."""
-
-    address: str
-
-
-@dataclass(frozen=True, slots=True)
-class HeartbeatSeen:
-    """A node's heartbeat says that its report `seq` of life `boot` exists."""
-
-    address: str
-    boot: str
-    seq: int
-
-
-@dataclass(frozen=True, slots=True)
-class NodeLeft:
-    address: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ticked:
-    """A second went by."""
-
-
-Event = Restored | LaunchAsked | TerminateAsked | Reported | SyncFailed | HeartbeatSeen | NodeLeft | Ticked
-
-
-@dataclass(frozen=True, slots=True)
-class SendSync:
-    address: str
-    sync: Sync
-
-
-@dataclass(frozen=True, slots=True)
-class Publish:
-    """Tell every watcher; `status` None means that the model is gone."""
-
-    uid: str
-    status: ModelStatus | None
-
-
-@dataclass(frozen=True, slots=True)
-class Persist:
-    """Write the desired table."""
-
-    specs: tuple[ModelSpec, ...]
-
-
-Instruction = SendSync | Publish | Persist
 
 
 @dataclass(slots=True)

@@ -16,8 +16,7 @@ import msgspec
 from distributed.core import Status
 from distributed.diagnostics.plugin import SchedulerPlugin
 
-from xinfer_runtime.cluster.control_state import (
-    ControlState,
+from xinfer_runtime.cluster.control_events import (
     Event,
     HeartbeatSeen,
     LaunchAsked,
@@ -31,6 +30,7 @@ from xinfer_runtime.cluster.control_state import (
     TerminateAsked,
     Ticked,
 )
+from xinfer_runtime.cluster.control_state import ControlState
 from xinfer_runtime.cluster.dask_comm import Comm
 from xinfer_runtime.cluster.desired_table import DesiredTable
 from xinfer_runtime.cluster.protocol import METRIC, Answer, Inspection, NodeReport, Snapshot, Sync, decode, encode

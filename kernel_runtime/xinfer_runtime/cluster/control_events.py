@@ -1,0 +1,86 @@
+"""What happens to the controller's table (events), and what the controller does about it (instructions)."""
+
+from dataclasses import dataclass, field
+
+from xinfer_runtime.cluster.protocol import NodeReport, Sync
+from xinfer_runtime.errors import ErrorInfo
+from xinfer_runtime.messages import ModelSpec, ModelStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """The desired table of an earlier life was read."""
+
+    specs: tuple[ModelSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchAsked:
+    """Somebody wants `spec`; `refusals` are the nodes (addresses) that cannot run it, and why."""
+
+    spec: ModelSpec
+    refusals: dict[str, ErrorInfo] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TerminateAsked:
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    address: str
+    report: NodeReport
+
+
+@dataclass(frozen=True, slots=True)
+class SyncFailed:
+    """The node could not be told; the next tick tries again."""
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatSeen:
+    """A node's heartbeat says that its report `seq` of life `boot` exists."""
+
+    address: str
+    boot: str
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLeft:
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """A second went by."""
+
+
+Event = Restored | LaunchAsked | TerminateAsked | Reported | SyncFailed | HeartbeatSeen | NodeLeft | Ticked
+
+
+@dataclass(frozen=True, slots=True)
+class SendSync:
+    address: str
+    sync: Sync
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Tell every watcher; `status` None means that the model is gone."""
+
+    uid: str
+    status: ModelStatus | None
+
+
+@dataclass(frozen=True, slots=True)
+class Persist:
+    """Write the desired table."""
+
+    specs: tuple[ModelSpec, ...]
+
+
+Instruction = SendSync | Publish | Persist
