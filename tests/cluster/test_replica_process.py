@@ -28,7 +28,7 @@ from xinfer_runtime.messages import GenerateRequest, SamplingParams
 from xinfer_runtime.routing.link import Link
 
 PROGRAM = """
-import asyncio, subprocess, sys
+import asyncio, subprocess, sys, time
 sys.path[:0] = {path!r}
 from tests.routing.conftest import CountingEngine
 from xinfer_runtime.cluster.replica_main import main
@@ -39,7 +39,7 @@ class Engine(CountingEngine):
         print("engines print to stdout", flush=True)
         match spec.name:
             case "slow":
-                await asyncio.sleep(600)
+                await asyncio.to_thread(time.sleep, 600)
             case "broken":
                 raise ModelFileError("broken.gguf is broken")
             case "bug":
@@ -163,6 +163,7 @@ async def test_an_engines_bug_is_an_engine_error_with_a_traceback_in_the_log(sta
 async def test_a_replica_that_loads_can_be_stopped(start: Start) -> None:
     run = start("slow")
     await run.said(ListeningLine)
+    await asyncio.sleep(0.1)
     started = time.monotonic()
     run.process.drain(5)
     assert (await run.ended())[0] == 0

@@ -88,6 +88,18 @@ async def test_a_stream_whose_reader_is_slow_is_held_back_alone(start_replica: S
     assert tokens_of(await rest(slow)) == [1000 + index for index in range(400)]
 
 
+async def test_a_replica_that_ignores_credit_loses_its_link(start_replica: StartReplica, connect: Connect) -> None:
+    replica = await start_replica()
+    link = await connect(replica)
+    link.submit(request(tokens=100_000))
+    await until(lambda: bool(replica.engine.running))
+    for peer in replica.server._peers:
+        for stream in peer._streams.values():
+            stream.credit = 1000
+    await asyncio.wait_for(link.closed.wait(), 5.0)
+    assert "without credit" in str(link.lost)
+
+
 async def test_an_error_ends_its_own_request_alone(start_replica: StartReplica, connect: Connect) -> None:
     link = await connect(await start_replica())
     good = link.submit(request("3"))

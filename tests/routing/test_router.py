@@ -268,6 +268,24 @@ async def test_a_failed_model_is_not_waited_for(table: Table, router: Router) ->
     assert time.monotonic() - started < 0.1
 
 
+async def test_a_model_that_is_being_terminated_takes_no_request(table: Table, router: Router) -> None:
+    table.show(Replica(id="m-0", uid="m", state=ReplicaState.DRAINING))
+    with pytest.raises(ModelNotFound, match="being terminated"):
+        await answer(router, request())
+
+
+async def test_a_closed_router_ends_its_requests_at_once(
+    start_replica: StartReplica, table: Table, router: Router
+) -> None:
+    replica = await start_replica()
+    table.show(replica.row)
+    task = asyncio.create_task(answer(router, request(tokens=100_000)))
+    await until(lambda: bool(replica.engine.running))
+    await router.close()
+    with pytest.raises(ReplicaLost, match="shutting down"):
+        await asyncio.wait_for(task, 1.0)
+
+
 async def test_a_terminated_model_ends_waiting_requests(
     start_replica: StartReplica, table: Table, router: Router
 ) -> None:

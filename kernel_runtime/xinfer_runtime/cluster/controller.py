@@ -9,6 +9,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -81,7 +82,8 @@ class Controller(SchedulerPlugin):
         else:
             self._spawn(self._restore(self._table))
             # Mostly a matter of milliseconds, after which the first snapshot shows the models.
-            await asyncio.wait((asyncio.create_task(self._restored.wait()),), timeout=_RESTORE_WAIT)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._restored.wait(), _RESTORE_WAIT)
         scheduler.handlers.update(
             xinfer_launch=self._launch,
             xinfer_terminate=self._terminate,

@@ -45,22 +45,22 @@ def main(create: CreateEngine = create_engine) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     requests, answers = take_standard_streams()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    code = asyncio.run(_run(requests, answers, create))
-    logging.shutdown()
-    # Native threads of an engine may still run; nothing of theirs is worth waiting for.
-    os._exit(code)
+    asyncio.run(_run(requests, answers, create))
 
 
-async def _run(requests: int, answers: int, create: CreateEngine) -> int:
+async def _run(requests: int, answers: int, create: CreateEngine) -> None:
     reader = asyncio.StreamReader(limit=LINE_LIMIT)
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(requests, "rb", buffering=0))
     line = await reader.readline()
     if not line:
-        return 0
+        return
     config = decode_config(line)
     die_with_parent(config.parent)
-    return await Replica(config, answers, create).run(reader)
+    code = await Replica(config, answers, create).run(reader)
+    logging.shutdown()
+    # Threads of an engine, one that still loads for instance, may run on; asyncio would wait for them.
+    os._exit(code)
 
 
 class Replica:

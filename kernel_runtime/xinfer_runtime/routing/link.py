@@ -53,6 +53,7 @@ class Stream:
         self._deltas: deque[Delta] = deque()
         self._wake = asyncio.Event()
         self._owed = 0
+        self._credit = INITIAL_CREDIT
         self._ended = False
 
     async def receive(self, request_id: str) -> Delta:
@@ -74,6 +75,7 @@ class Stream:
             self._owed += taken
             if self._owed >= _CREDIT_STEP:
                 self._link.send(Credit(self._id, self._owed))
+                self._credit += self._owed
                 self._owed = 0
         return delta
 
@@ -83,6 +85,10 @@ class Stream:
         self._ended = True
 
     def deliver(self, delta: Delta) -> None:
+        """Raises FrameError for a delta that the replica had no credit for."""
+        self._credit -= 1
+        if self._credit < 0:
+            raise FrameError("deltas without credit")
         self._deltas.append(delta)
         self._wake.set()
 

@@ -55,6 +55,7 @@ class Router:
         self._links = LinkSet(session.credentials.client_context, self._notify)
         self._changed = asyncio.Event()
         self._turn = 0
+        self._closed = False
         self._unsubscribe = session.subscribe(lambda _uid: self._table_changed())
         self._table_changed()
 
@@ -101,8 +102,10 @@ class Router:
         return {link.name: link.stats for link in self._links.live(uid)}
 
     async def close(self) -> None:
-        """Close all links; requests in flight end with ReplicaLost."""
-        self._unsubscribe()
+        """Close all links; requests in flight end with ReplicaLost. May be called again."""
+        if not self._closed:
+            self._closed = True
+            self._unsubscribe()
         await self._links.close()
 
     # ---- choosing
@@ -111,6 +114,8 @@ class Router:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._wait
         while True:
+            if self._closed:
+                raise ReplicaLost("the server is shutting down")
             changed = self._changed
             links = self._links.live(uid)
             if links:
@@ -132,6 +137,8 @@ class Router:
                 raise ModelNotFound(f"the model {uid!r} was terminated while it answered")
             known = ", ".join(sorted(self._session.models)) or "none"
             raise ModelNotFound(f"no model {uid!r} runs; those that do: {known}", param="model")
+        if status.state is ReplicaState.DRAINING:
+            raise ModelNotFound(f"the model {uid!r} is being terminated", param="model")
         if status.state is ReplicaState.FAILED:
             raise ModelNotReady(f"the model {uid!r} failed: {_message(status)}", param="model")
         return status
