@@ -83,8 +83,10 @@ def write_sample(path: Path, seed: int, per_category: int) -> int:
     """Write the first items of each category, without stories (they have many right answers); returns how many."""
     taken: dict[str, list[HeldOutItem]] = {}
     for item in held_out_items(seed, 100):
+        if item.content.startswith(STORY_OPENINGS):
+            continue
         group = taken.setdefault(item.category, [])
-        if item.category != "stories" and len(group) < per_category:
+        if len(group) < per_category:
             group.append(item)
     lines = [json.dumps(item.as_json(), ensure_ascii=False) for group in taken.values() for item in group]
     path.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
