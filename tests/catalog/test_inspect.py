@@ -59,7 +59,7 @@ def test_a_path_that_no_system_can_have_is_refused() -> None:
 
 def test_a_quantization_without_a_file_is_refused() -> None:
     with pytest.raises(ModelFileError, match="q1_0"):
-        locate(ModelSpec(uid="x", name="xinfer-demo", size_in_billions="0_0035", quantization="q1_0"))
+        locate(ModelSpec(uid="x", name="xinfer-demo", size_in_billions="0_004", quantization="q1_0"))
 
 
 def test_every_file_of_the_catalog_is_packaged_and_is_what_the_catalog_says() -> None:

@@ -64,9 +64,9 @@ def test_gpus(given: Any, spec: int | None) -> None:
     assert launch(n_gpu=given).n_gpu == spec
 
 
-@pytest.mark.parametrize("size", [0.0035, "0.0035", "0_0035"])
+@pytest.mark.parametrize("size", [0.004, "0.004", "0_004"])
 def test_sizes_are_written_in_several_ways(size: Any) -> None:
-    assert launch(model_size_in_billions=size).size_in_billions == "0_0035"
+    assert launch(model_size_in_billions=size).size_in_billions == "0_004"
 
 
 def test_what_a_launch_says_of_its_own_is_kept() -> None:
@@ -89,7 +89,7 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
         ("model_engine", {"model_engine": "vroom"}, r"llama\.cpp"),
         ("model_format", {"model_format": "pytorch"}, "ggufv2"),
         ("model_format", {"model_path": "/m/x.gguf", "model_format": "pytorch"}, "ggufv2"),
-        ("model_size_in_billions", {"model_size_in_billions": 70}, "0_0035"),
+        ("model_size_in_billions", {"model_size_in_billions": 70}, "0_004"),
         ("quantization", {"quantization": "q2_k"}, "q8_0"),
         ("model_path", {"model_path": "/m/x.safetensors"}, r"\.gguf"),
         ("model_path", {"model_path": "/m/\0.gguf"}, "path"),

@@ -38,11 +38,10 @@ def forecast(
 ) -> MemoryForecast:
     """The memory of one replica of `file` with so long a context and so many sequences, None as the engine chooses.
 
-    On a GPU more sequences run at once and passes are larger; where it is open whether there will be one, that counts.
+    Passes are larger on a GPU; where it is open whether there will be one, the larger size counts.
     """
-    gpu = n_gpu != 0
-    size = sizing.choose(file.cache_shape, file.context_length, context_length, max_sequences, gpu=gpu)
-    batch = max(sizing.GPU_TOKEN_BUDGET if gpu else sizing.CPU_TOKEN_BUDGET, size.max_sequences)
+    size = sizing.choose(file.cache_shape, file.context_length, context_length, max_sequences)
+    batch = max(sizing.CPU_TOKEN_BUDGET if n_gpu == 0 else sizing.GPU_TOKEN_BUDGET, size.max_sequences)
     activations = batch * file.embedding_length * _LIVE_ACTIVATIONS * _F32_BYTES
     # The mask of the attention: a number per token of the batch and cell of the cache, f16 in flash attention.
     mask = batch * size.cells * _MASK_BYTES

@@ -1,39 +1,30 @@
 """The size of the KV cache."""
 
-from xinfer_runtime.engines.llama_cpp.sizing import CacheShape, CacheSize, choose
+from xinfer_runtime.engines.llama_cpp.sizing import CacheShape, choose
 
 SMALL = CacheShape(key_values=1024)
 
 
-def on_gpu(shape: CacheShape, trained_context: int, **asked: int) -> CacheSize:
-    return choose(shape, trained_context, **asked, gpu=True)
-
-
 def test_a_launch_that_says_nothing_gets_the_trained_context_up_to_the_default() -> None:
-    assert on_gpu(SMALL, trained_context=2048).context_length == 2048
-    assert on_gpu(SMALL, trained_context=131072).context_length == 8192
+    assert choose(SMALL, trained_context=2048).context_length == 2048
+    assert choose(SMALL, trained_context=131072).context_length == 8192
 
 
 def test_a_launch_decides_for_itself() -> None:
-    size = on_gpu(SMALL, trained_context=131072, context_length=100_000, max_sequences=4)
+    size = choose(SMALL, trained_context=131072, context_length=100_000, max_sequences=4)
     assert (size.context_length, size.max_sequences) == (100_000, 4)
 
 
 def test_cells_hold_every_sequence_at_full_length_when_that_is_little() -> None:
-    assert on_gpu(SMALL, trained_context=512, max_sequences=4).cells == 2048
+    assert choose(SMALL, trained_context=512, max_sequences=4).cells == 2048
 
 
 def test_cells_are_bounded_by_number_and_by_memory() -> None:
-    assert on_gpu(SMALL, trained_context=8192).cells == 32768
+    assert choose(SMALL, trained_context=8192).cells == 32768
     wide = CacheShape(key_values=2 * 32 * 32 * 128)  # 7 B without grouped queries: 512 KiB a token.
-    assert on_gpu(wide, trained_context=2048).cells == 4096
+    assert choose(wide, trained_context=2048).cells == 4096
 
 
 def test_one_sequence_always_fits_at_full_length() -> None:
     wide = CacheShape(key_values=1 << 20)
-    assert on_gpu(wide, trained_context=8192, context_length=50_000).cells >= 50_000
-
-
-def test_a_cpu_runs_fewer_sequences_at_once() -> None:
-    assert choose(SMALL, 1024, gpu=False).max_sequences < choose(SMALL, 1024, gpu=True).max_sequences
-    assert choose(SMALL, 1024, max_sequences=100, gpu=False).max_sequences == 100
+    assert choose(wide, trained_context=8192, context_length=50_000).cells >= 50_000

@@ -51,9 +51,7 @@ def load_model(spec: ModelSpec, options: Options, proceed: Proceed) -> LoadedMod
     gpu_layers = _gpu_layers(spec)
     weights = load_weights(path, gpu_layers, _in_steps(proceed))
     try:
-        size = sizing.choose(
-            file.cache_shape, weights.trained_context, spec.context_length, spec.max_sequences, gpu=gpu_layers != 0
-        )
+        size = sizing.choose(file.cache_shape, weights.trained_context, spec.context_length, spec.max_sequences)
         proceed(_WEIGHTS_SHARE, "making the KV cache")
         default_budget = sizing.GPU_TOKEN_BUDGET if gpu_layers else sizing.CPU_TOKEN_BUDGET
         budget = max(options.token_budget or default_budget, size.max_sequences)

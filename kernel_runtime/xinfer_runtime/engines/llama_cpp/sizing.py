@@ -9,10 +9,10 @@ from dataclasses import dataclass
 DEFAULT_CONTEXT_LENGTH = 8192
 """Tokens per sequence when nobody said: enough for a conversation, far from the 128 k that many files announce."""
 
-GPU_MAX_SEQUENCES = 64
-CPU_MAX_SEQUENCES = 16
-"""Sequences that run at once. In a unified cache a CPU goes over every sequence's cells for each sequence, so that more
-of them soon do less: 64 clients of the demo model got 6,700 tokens/s with 16 at once and 1,900 with 64."""
+DEFAULT_MAX_SEQUENCES = 64
+"""Sequences that run at once: so many clients get their first token at once. In a unified cache a CPU goes over every
+sequence's cells for each sequence, so a launch for throughput on CPUs asks for fewer: 64 clients of the demo model got
+6,700 tokens/s with 16 at once and 1,900 with 64."""
 
 GPU_TOKEN_BUDGET = 512
 CPU_TOKEN_BUDGET = 128
@@ -52,12 +52,7 @@ def default_context_length(trained_context: int) -> int:
 
 
 def choose(
-    shape: CacheShape,
-    trained_context: int,
-    context_length: int | None = None,
-    max_sequences: int | None = None,
-    *,
-    gpu: bool,
+    shape: CacheShape, trained_context: int, context_length: int | None = None, max_sequences: int | None = None
 ) -> CacheSize:
     """The cache for a model trained on `trained_context` tokens, for what the launch asked for, None where it did not.
 
@@ -65,7 +60,7 @@ def choose(
     sequence.
     """
     length = context_length or default_context_length(trained_context)
-    sequences = max_sequences or (GPU_MAX_SEQUENCES if gpu else CPU_MAX_SEQUENCES)
+    sequences = max_sequences or DEFAULT_MAX_SEQUENCES
     affordable = _BYTES_TARGET // max(shape.bytes_per_cell, 1)
     cells = max(length, min(sequences * length, _CELL_TARGET, affordable))
     return CacheSize(length, sequences, -(-cells // _CELL_ALIGNMENT) * _CELL_ALIGNMENT)
