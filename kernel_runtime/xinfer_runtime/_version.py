@@ -1,3 +1,3 @@
-"""The version of the distribution: written here and nowhere else in Python (package.json repeats it; a test compares)."""
+"""The version of the distribution: written here and, compared by a test, in package.json."""
 
 __version__ = "0.1.0"

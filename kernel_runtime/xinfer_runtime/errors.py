@@ -19,8 +19,8 @@
         ├── ReplicaLost             503  replica_lost            the process that served the request is gone
         └── ClusterUnavailable      503  cluster_unavailable     no scheduler, or it does not answer
 
-Errors cross process borders as `ErrorInfo` and come back as the same class. The HTTP status belongs to the class, so the
-mapping to HTTP is stated once, here.
+Errors cross process borders as `ErrorInfo` and come back as the same class. The HTTP status belongs to the class, so
+the mapping to HTTP is stated once, here.
 """
 
 from typing import ClassVar

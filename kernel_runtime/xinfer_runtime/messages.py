@@ -1,7 +1,7 @@
 """The types that cross process borders between gateway, controller, node agent, replica and engine.
 
-Everything here is a msgspec Struct of plain values: it validates on decode, and travels as msgpack. Times are in seconds,
-sizes in bytes, token counts in tokens.
+Everything here is a msgspec Struct of plain values: it validates on decode, and travels as msgpack. Times are in
+seconds, sizes in bytes, token counts in tokens.
 """
 
 from enum import StrEnum
@@ -15,8 +15,8 @@ from xinfer_runtime.errors import ErrorInfo
 class SamplingParams(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How the next token is chosen. Ranges are checked where requests enter (the HTTP protocol), not here.
 
-    Penalties are OpenAI's (presence, frequency, over the generated text) and llama.cpp's (`repetition_penalty`, over the
-    last `penalty_window` tokens of prompt and generated text). `temperature` 0 is greedy.
+    Penalties are OpenAI's (presence, frequency, over the generated text) and llama.cpp's (`repetition_penalty`, over
+    the last `penalty_window` tokens of prompt and generated text). `temperature` 0 is greedy.
     """
 
     temperature: float = 1.0

@@ -30,7 +30,7 @@ class Engine(ABC):
 
     @abstractmethod
     def submit(self, request: GenerateRequest) -> None:
-        """Queue a request. Its outcome, errors included, comes through `emit`: one or more deltas, the last one `last`."""
+        """Queue a request. Its outcome, errors included, comes through `emit`: one or more deltas, the last `last`."""
 
     @abstractmethod
     def abort(self, request_id: str) -> None:
