@@ -43,6 +43,7 @@ class CountingEngine(Engine):
         self.running: dict[str, tuple[GenerateRequest, int]] = {}
         self.submitted: list[GenerateRequest] = []
         self.aborted: list[str] = []
+        self.emits = True
         self.on_submit: Callable[[GenerateRequest], None] = lambda _request: None
         self._emit: EmitStep = lambda _deltas: None
         self._task: asyncio.Task[None] | None = None
@@ -76,6 +77,8 @@ class CountingEngine(Engine):
     async def _steps(self) -> None:
         while True:
             await asyncio.sleep(STEP)
+            if not self.emits:
+                continue
             self._emit([self._step(request_id) for request_id in list(self.running)])
 
     def _step(self, request_id: str) -> Delta:

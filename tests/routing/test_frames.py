@@ -12,6 +12,7 @@ from xinfer_runtime.routing.frames import (
     Credit,
     FrameError,
     Hello,
+    Load,
     Message,
     Ping,
     Pong,
@@ -43,8 +44,9 @@ deltas = st.builds(
 )
 to_gateway = st.one_of(
     st.builds(Welcome, names),
-    st.builds(Step, st.lists(deltas, max_size=4).map(tuple), st.sampled_from([None, EngineStats(running=2)])),
-    st.just(Pong(EngineStats(tokens_per_second=1.5))),
+    st.builds(Step, st.lists(deltas, max_size=4).map(tuple)),
+    st.just(Pong()),
+    st.just(Load(EngineStats(running=2, tokens_per_second=1.5))),
 )
 
 

@@ -11,6 +11,7 @@ from xinfer_runtime.errors import (
     ClusterUnavailable,
     EngineError,
     InvalidRequest,
+    ModelFileError,
     ModelNotFound,
     ModelNotReady,
     ReplicaLost,
@@ -143,6 +144,7 @@ async def test_a_request_that_kills_its_replicas_is_given_up(
     def show(replica: LocalReplica) -> None:
         def die(asked: GenerateRequest) -> None:
             if asked.prompt == "666":
+                replica.engine.emits = False
                 kills.append(asyncio.create_task(die_and_restart()))
 
         async def die_and_restart() -> None:
@@ -241,9 +243,7 @@ async def test_an_unknown_model_is_no_news_while_the_cluster_is_lost(table: Tabl
         await answer(router, request())
 
 
-async def test_a_request_waits_while_its_model_loads(
-    start_replica: StartReplica, table: Table, router: Router
-) -> None:
+async def test_a_request_waits_while_its_model_loads(start_replica: StartReplica, table: Table, router: Router) -> None:
     replica = await start_replica()
     table.show(replace(replica.row, state=ReplicaState.LOADING, token=""))
     task = asyncio.create_task(answer(router, request()))
@@ -261,7 +261,8 @@ async def test_a_model_that_loads_too_long_is_not_ready(table: Table) -> None:
 
 
 async def test_a_failed_model_is_not_waited_for(table: Table, router: Router) -> None:
-    table.show(Replica(id="m-0", uid="m", state=ReplicaState.FAILED, message="m.gguf is truncated"))
+    error = ModelFileError("m.gguf is truncated")
+    table.show(Replica(id="m-0", uid="m", state=ReplicaState.FAILED, message=error.message, error=error.info))
     started = time.monotonic()
     with pytest.raises(ModelNotReady, match=r"m\.gguf is truncated"):
         await answer(router, request())
@@ -284,6 +285,28 @@ async def test_a_closed_router_ends_its_requests_at_once(
     await router.close()
     with pytest.raises(ReplicaLost, match="shutting down"):
         await asyncio.wait_for(task, 1.0)
+
+
+async def test_a_model_that_crashed_is_waited_for(start_replica: StartReplica, table: Table, router: Router) -> None:
+    error = EngineError("died; restarting in 1 s").info
+    table.show(Replica(id="m-0", uid="m", state=ReplicaState.FAILED, message=error.message, error=error))
+    task = asyncio.create_task(answer(router, request()))
+    await asyncio.sleep(0.05)
+    table.show((await start_replica()).row)
+    assert len(tokens_of(await task)) == 10
+
+
+async def test_a_long_answer_may_lose_many_replicas(start_replica: StartReplica, table: Table, router: Router) -> None:
+    replica = await start_replica()
+    table.show(replica.row)
+    task = asyncio.create_task(answer(router, request(tokens=120)))
+    for n in range(5):
+        await until(lambda replica=replica: bool(replica.engine.running))  # type: ignore[misc]
+        await asyncio.sleep(8 * STEP)
+        await replica.kill()
+        replica = await start_replica("m-0", f"token {n}")
+        table.show(replica.row)
+    assert tokens_of(await task) == list(range(1000, 1120))
 
 
 async def test_a_terminated_model_ends_waiting_requests(

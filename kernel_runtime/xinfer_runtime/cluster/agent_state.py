@@ -176,9 +176,7 @@ class AgentState:
                 slot.replica = replace(old, state=state, progress=min(max(progress, 0.0), 1.0), message=stage)
             case Ready(_, info) if slot.wanted:
                 slot.ready_since = now
-                slot.replica = replace(
-                    old, state=ReplicaState.READY, progress=1.0, message="", error=None, info=info
-                )
+                slot.replica = replace(old, state=ReplicaState.READY, progress=1.0, message="", error=None, info=info)
                 self._tell(slot, "INFO", clock, "is ready")
             case LoadFailed(_, error):
                 slot.failure = error

@@ -70,9 +70,7 @@ class Replica:
         self._config = config
         self._answers = answers
         self._create = create
-        self._server = ReplicaServer(
-            config.replica_id, config.token, config.credentials.server_context(), config.host
-        )
+        self._server = ReplicaServer(config.replica_id, config.token, config.credentials.server_context(), config.host)
         self._drain_seconds = 0.0
         self._stop = asyncio.Event()
 

@@ -4,12 +4,11 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from xinfer_runtime.messages import Delta, EngineStats
+from xinfer_runtime.messages import Delta
 from xinfer_runtime.routing.frames import INITIAL_CREDIT, Message, Step
 from xinfer_runtime.routing.merge import merge
 from xinfer_runtime.routing.outbox import Outbox
 
-_STATS_SECONDS = 0.25
 _CREDIT_LIMIT = 1 << 20
 
 
@@ -23,14 +22,10 @@ class _Stream:
 
 
 class Peer:
-    """A link to one gateway. `stats` gives the load that now and then goes along, `on_sent` is called after sending."""
+    """A link to one gateway. `on_sent` is called after sending."""
 
-    def __init__(
-        self, writer: asyncio.StreamWriter, stats: Callable[[], EngineStats], on_sent: Callable[[], None]
-    ) -> None:
+    def __init__(self, writer: asyncio.StreamWriter, on_sent: Callable[[], None]) -> None:
         self.outbox = Outbox(writer, self._collect)
-        self._stats = stats
-        self._stats_due = 0.0
         self._on_sent = on_sent
         self._streams: dict[str, _Stream] = {}
         self._sendable: set[str] = set()
@@ -81,11 +76,4 @@ class Peer:
                 del self._streams[stream_id]
         self._sendable.clear()
         self._on_sent()
-        return [Step(tuple(deltas), self._due_stats())] if deltas else []
-
-    def _due_stats(self) -> EngineStats | None:
-        now = asyncio.get_running_loop().time()
-        if now < self._stats_due:
-            return None
-        self._stats_due = now + _STATS_SECONDS
-        return self._stats()
+        return [Step(tuple(deltas))] if deltas else []

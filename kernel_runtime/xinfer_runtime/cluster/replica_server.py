@@ -23,6 +23,7 @@ from xinfer_runtime.routing.frames import (
     FrameError,
     FromGateway,
     Hello,
+    Load,
     Ping,
     Pong,
     Submit,
@@ -38,6 +39,7 @@ logger = logging.getLogger("xinfer.replica")
 HANDSHAKE_SECONDS: Final = 5.0
 SILENCE_LIMIT: Final = 10.0
 """A gateway pings every 2 s; its streams are dropped when it has been silent for longer than this."""
+LOAD_SECONDS: Final = 0.2
 _TICK = 1.0
 
 
@@ -140,15 +142,27 @@ class ReplicaServer:
                 raise FrameError("the first frame holds no Hello")
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer = Peer(writer, self._stats, self._moved.set)
+        peer = Peer(writer, self._moved.set)
         self._peers.add(peer)
         peer.outbox.put(Welcome(self._id))
         silence = Silence(asyncio.get_running_loop().time(), _TICK)
         try:
-            await run_until_one_ends(self._read(peer, reader, silence), peer.outbox.run(), _watch(silence))
+            await run_until_one_ends(
+                self._read(peer, reader, silence), peer.outbox.run(), self._tell_load(peer), _watch(silence)
+            )
         finally:
             self._peers.discard(peer)
             self._drop(peer)
+
+    async def _tell_load(self, peer: Peer) -> None:
+        """Tell the gateway of every change of the load soon, whether deltas go there or not: it routes by it."""
+        told = None
+        while True:
+            stats = self._stats()
+            if stats != told:
+                told = stats
+                peer.outbox.put(Load(stats))
+            await asyncio.sleep(LOAD_SECONDS)
 
     async def _read(self, peer: Peer, reader: asyncio.StreamReader, silence: Silence) -> None:
         while True:
@@ -167,7 +181,7 @@ class ReplicaServer:
             case Credit(stream, deltas):
                 peer.credit(stream, deltas)
             case Ping():
-                peer.outbox.put(Pong(self._stats()))
+                peer.outbox.put(Pong())
             case Hello():
                 raise FrameError("a second Hello")
 

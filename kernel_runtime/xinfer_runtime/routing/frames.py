@@ -61,18 +61,23 @@ class Welcome(Struct, frozen=True, array_like=True, tag=5):
 
 
 class Step(Struct, frozen=True, array_like=True, tag=6):
-    """What the streams of this link got, and sometimes the replica's load."""
+    """What the streams of this link got."""
 
     deltas: tuple[Delta, ...]
-    stats: EngineStats | None = None
 
 
 class Pong(Struct, frozen=True, array_like=True, tag=7):
+    pass
+
+
+class Load(Struct, frozen=True, array_like=True, tag=8):
+    """The replica's load, told at every change."""
+
     stats: EngineStats
 
 
 FromGateway = Hello | Submit | Abort | Credit | Ping
-FromReplica = Welcome | Step | Pong
+FromReplica = Welcome | Step | Pong | Load
 Message = FromGateway | FromReplica
 
 

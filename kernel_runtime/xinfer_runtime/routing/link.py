@@ -19,6 +19,7 @@ from xinfer_runtime.routing.frames import (
     FrameError,
     FromReplica,
     Hello,
+    Load,
     Ping,
     Pong,
     Step,
@@ -220,13 +221,13 @@ class Link:
     def _receive(self, messages: list[FromReplica]) -> None:
         for message in messages:
             match message:
-                case Step(deltas, stats):
+                case Step(deltas):
                     for delta in deltas:
                         self._deliver(delta)
-                    if stats is not None:
-                        self._learn(stats)
-                case Pong(stats):
+                case Load(stats):
                     self._learn(stats)
+                case Pong():
+                    pass  # That it came is all it says; `_read` has noted that.
                 case Welcome():
                     raise FrameError("a second Welcome")
 

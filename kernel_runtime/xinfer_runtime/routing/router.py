@@ -24,7 +24,7 @@ logger = logging.getLogger("xinfer.router")
 WAIT_SECONDS: Final = 30.0
 """How long a request waits for a ready replica, at its start and after it lost one."""
 LOSSES_LIMIT: Final = 3
-"""Replicas that one request may lose. A request that kills whoever serves it is not to go round for ever."""
+"""Replicas in a row that a request may lose without getting a token: one that kills whoever serves it has to end."""
 
 
 class Credentials(Protocol):
@@ -66,7 +66,7 @@ class Router:
         (`resume`): the deltas stay one uninterrupted answer. Closing the generator aborts the request in its engine.
 
         Raises ModelNotFound, ClusterUnavailable, ModelNotReady (none ready within `wait`), ReplicaLost (the same after
-        deltas; or `LOSSES_LIMIT` replicas were lost), RequestTooLarge, and what the engine says.
+        deltas; or `LOSSES_LIMIT` replicas in a row were lost), RequestTooLarge, and what the engine says.
         """
         tokens = list(request.resume)
         losses = 0
@@ -82,6 +82,7 @@ class Router:
                 while True:
                     delta = await stream.receive(request.id)
                     tokens.extend(delta.token_ids)
+                    losses = 0 if delta.token_ids else losses
                     if delta.error is not None:
                         if delta.text or delta.token_ids:
                             yield replace(delta, error=None)
@@ -93,7 +94,7 @@ class Router:
                 losses += not link.stopping
                 logger.warning("request %s after %d tokens: %s", request.id, len(tokens), error)
                 if losses >= LOSSES_LIMIT:
-                    raise ReplicaLost(f"{losses} replicas of {uid!r} were lost with this request: given up") from error
+                    raise ReplicaLost(f"{losses} replicas of {uid!r} in a row were lost with this request") from error
             finally:
                 stream.abort()
 
@@ -139,7 +140,7 @@ class Router:
             raise ModelNotFound(f"no model {uid!r} runs; those that do: {known}", param="model")
         if status.state is ReplicaState.DRAINING:
             raise ModelNotFound(f"the model {uid!r} is being terminated", param="model")
-        if status.state is ReplicaState.FAILED:
+        if status.state is ReplicaState.FAILED and _for_good(status):
             raise ModelNotReady(f"the model {uid!r} failed: {_message(status)}", param="model")
         return status
 
@@ -162,6 +163,12 @@ class Router:
     def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _for_good(status: ModelStatus) -> bool:
+    """Whether no replica will be started again: the model's file or the launch is wrong, not the process."""
+    errors = [replica.error for replica in status.replicas]
+    return all(error is not None and from_info(error).status == 400 for error in errors)
 
 
 def _message(status: ModelStatus) -> str:
