@@ -6,10 +6,9 @@ from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 
+from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.cluster.local import LocalClusterProcess
 from xinfer_runtime.cluster.session import ClusterSession
-
-from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.errors import ClusterUnavailable
 
 CONNECT_TIMEOUT = 30.0
