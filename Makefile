@@ -7,6 +7,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := extension/_build
+# demo-model brings torch, for the tests of the training script; without it they are skipped. On Linux the package index
+# has torch with CUDA, which is large: set PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS to where a CPU build is.
+TEST_EXTRAS ?= lab,llama-cpp,test,demo-model
 MODEL ?= xinfer-demo
 
 .DEFAULT_GOAL := help
@@ -43,7 +46,7 @@ environment: python-is-new-enough
 	@$(PYTHON) $(TOOLS)/install_venv.py --venv $(VENV) --extras lab,llama-cpp
 
 test-environment: python-is-new-enough
-	@$(PYTHON) $(TOOLS)/install_venv.py --venv $(VENV) --extras lab,llama-cpp,test --node
+	@$(PYTHON) $(TOOLS)/install_venv.py --venv $(VENV) --extras $(TEST_EXTRAS) --node
 
 .PHONY: python-is-new-enough
 python-is-new-enough:
@@ -53,8 +56,8 @@ python-is-new-enough:
 constraints: ## resolve the newest versions of all dependencies into constraints.txt
 	rm -rf build/constraints
 	$(PYTHON) -m venv build/constraints
-	build/constraints/bin/pip install '.[lab,llama-cpp,test]'
-	{ sed -n '/^#/p' constraints.txt; build/constraints/bin/pip freeze --exclude jupyter-xinfer; } > build/constraints.txt
+	build/constraints/bin/pip install '.[$(TEST_EXTRAS)]'
+	{ sed -n '/^#/p' constraints.txt; build/constraints/bin/pip freeze --exclude jupyter-xinfer | sed "s/+cpu//"; } > build/constraints.txt
 	mv build/constraints.txt constraints.txt
 	rm -rf build/constraints
 

@@ -15,6 +15,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
+import xinfer_runtime.catalog
 from xinfer_runtime.catalog.resolve import resolve
 from xinfer_runtime.cluster.child_process import child_environment
 from xinfer_runtime.cluster.credentials import TlsCredentials
@@ -160,7 +161,10 @@ async def test_a_uid_in_use_is_a_conflict(gateway: Gateway) -> None:
 async def test_a_missing_or_broken_file_is_named_and_everything_else_serves(gateway: Gateway, tmp_path: Path) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF" + b"\xff" * 1000)
-    for path in (tmp_path / "nowhere.gguf", broken):
+    cut_off = tmp_path / "cut-off.gguf"
+    whole = Path(xinfer_runtime.catalog.__file__).parent / "data" / "xinfer-demo-q8_0.gguf"
+    cut_off.write_bytes(whole.read_bytes()[:1_000_000])
+    for path in (tmp_path / "nowhere.gguf", broken, cut_off):
         with pytest.raises(ModelFileError, match=path.name):
             await gateway.launch(model_path=str(path))
     assert list(gateway.session.models) == [UID]

@@ -113,7 +113,7 @@ def test_a_table_that_cannot_be_read_is_kept_aside(tmp_path: Path) -> None:
 def test_memory_is_what_the_control_group_leaves(tmp_path: Path) -> None:
     (tmp_path / "memory.max").write_text("1000000\n")
     (tmp_path / "memory.current").write_text("700000\n")
-    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 100000\n")
+    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 60000\nactive_file 40000\n")
     inventory = measure(tmp_path)
     assert (inventory.memory_total, inventory.memory_available) == (1_000_000, 400_000)
 

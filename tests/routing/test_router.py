@@ -234,7 +234,7 @@ async def test_an_unknown_model_is_not_found_at_once(table: Table, router: Route
     started = time.monotonic()
     with pytest.raises(ModelNotFound, match=r"'other'.*those that do: m"):
         await answer(router, request(), uid="other")
-    assert time.monotonic() - started < 0.1
+    assert time.monotonic() - started < 1.0
 
 
 async def test_an_unknown_model_is_no_news_while_the_cluster_is_lost(table: Table, router: Router) -> None:
@@ -266,7 +266,7 @@ async def test_a_failed_model_is_not_waited_for(table: Table, router: Router) ->
     started = time.monotonic()
     with pytest.raises(ModelNotReady, match=r"m\.gguf is truncated"):
         await answer(router, request())
-    assert time.monotonic() - started < 0.1
+    assert time.monotonic() - started < 1.0
 
 
 async def test_a_model_that_is_being_terminated_takes_no_request(table: Table, router: Router) -> None:

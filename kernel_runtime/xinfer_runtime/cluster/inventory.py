@@ -39,10 +39,18 @@ def _cpus() -> int:
 
 
 def _cgroup_memory(root: Path) -> tuple[int | None, int]:
-    """Limit and use of the control group, version 2 or 1; page cache that can go does not count as used."""
+    """Limit and use of the control group, version 2 or 1.
+
+    Page cache does not count as used: the kernel drops it for others. That includes mapped weights, which placement
+    counts as promised to their replica.
+    """
     for limit_file, used_file, cache in (
-        (root / "memory.max", root / "memory.current", "inactive_file"),
-        (root / "memory/memory.limit_in_bytes", root / "memory/memory.usage_in_bytes", "total_inactive_file"),
+        (root / "memory.max", root / "memory.current", ("active_file", "inactive_file")),
+        (
+            root / "memory/memory.limit_in_bytes",
+            root / "memory/memory.usage_in_bytes",
+            ("total_active_file", "total_inactive_file"),
+        ),
     ):
         try:
             text = limit_file.read_text().strip()
@@ -52,6 +60,7 @@ def _cgroup_memory(root: Path) -> tuple[int | None, int]:
             stat = limit_file.with_name("memory.stat").read_text()
         except OSError:
             continue
-        dropped = next((int(line.split()[1]) for line in stat.splitlines() if line.split()[0] == cache), 0)
+        lines = (line.split() for line in stat.splitlines())
+        dropped = sum(int(size) for name, size in lines if name in cache)
         return int(text), max(0, used - dropped)
     return None, 0

@@ -148,9 +148,12 @@ class ClusterSession:
                 comm.abort()
         except OSError as error:
             raise ClusterUnavailable(f"the controller at {self.scheduler} did not answer: {error}") from error
-        if not isinstance(reply, bytes):
-            raise ClusterUnavailable(f"the scheduler {self.scheduler} runs no controller, or another version of it")
-        answer = decode(reply, Answer)
+        try:
+            answer = decode(reply, Answer)
+        except (msgspec.MsgspecError, TypeError) as error:
+            raise ClusterUnavailable(
+                f"the scheduler {self.scheduler} runs no controller, or another version of it"
+            ) from error
         if answer.error is not None:
             raise from_info(answer.error)
         return answer
