@@ -10,8 +10,10 @@ __all__ = ["model", "recorded", "shell", "slow", "sse"]
 
 
 @pytest.fixture
-def shell() -> Iterator[InteractiveShell]:
+def shell(monkeypatch: pytest.MonkeyPatch) -> Iterator[InteractiveShell]:
     """An IPython shell in this process, without history on disk."""
+    # IPython warns when the caller's shell has another environment activated than the one that runs the tests.
+    monkeypatch.delenv("VIRTUAL_ENV", raising=False)
     config = Config()
     config.HistoryManager.enabled = False
     shell = InteractiveShell.instance(config=config)
