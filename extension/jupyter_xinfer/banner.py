@@ -16,6 +16,8 @@ def banner(uid: str, url: str, api_key: str) -> str:
         -d '{{"model": "{uid}", "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
 
     Python:
-      from openai import OpenAI; client = OpenAI(base_url="{url}v1", api_key="{api_key}"); \\
-      print(client.chat.completions.create(model="{uid}", messages=[{{"role": "user", "content": "Hello!"}}]))
+      from jupyter_xinfer import Client; print(Client("{url}", api_key="{api_key}").get_model("{uid}").chat("Hello!"))
+
+    With the openai package:
+      OpenAI(base_url="{url}v1", api_key="{api_key}")
 """

@@ -41,7 +41,6 @@ class ClusterAccess:
         self.state = ClusterState.STOPPED
         self.message = ""
         self.scheduler = scheduler
-        self.dashboard: str | None = None
         self.session: ClusterSession | None = None
         self._home = home
         self._local = scheduler is None
@@ -52,6 +51,11 @@ class ClusterAccess:
         self._opening: asyncio.Task[ClusterSession] | None = None
         self._guard: asyncio.Task[None] | None = None
         self._on_session: list[Callable[[ClusterSession], None]] = []
+
+    @property
+    def dashboard(self) -> str | None:
+        """URL of the Dask dashboard, for this server only: it asks nobody who they are."""
+        return self.session.dashboard if self.session is not None else None
 
     def on_session(self, callback: Callable[[ClusterSession], None]) -> None:
         """Call `callback` with each session that is opened."""
@@ -88,6 +92,7 @@ class ClusterAccess:
             self._set(ClusterState.FAILED, "The cluster could not be started; the server's log has the details.")
             raise
         self.session = session
+        session.subscribe_connection(self._connection_changed)
         for callback in self._on_session:
             callback(session)
         self._set(ClusterState.RUNNING)
@@ -99,8 +104,7 @@ class ClusterAccess:
         if self._local:
             self._credentials = await asyncio.to_thread(TlsCredentials.create)
             self._process = LocalClusterProcess(self._home, self._credentials)
-            address = await self._process.start()
-            self.scheduler, self.dashboard = address.scheduler, address.dashboard
+            self.scheduler = (await self._process.start()).scheduler
             self._log.info("Local Dask cluster is up at %s", self.scheduler)
         if self.scheduler is None or self._credentials is None:
             raise ClusterUnavailable("A scheduler address needs TLS files: set XinferApp.tls_ca_file and its siblings.")
@@ -111,6 +115,11 @@ class ClusterAccess:
             await session.close()
             raise
         return session
+
+    def _connection_changed(self, connected: bool) -> None:
+        """The session reconnects by itself; a local cluster that ended is `_restart_when_lost`'s."""
+        problem = self.session.problem if self.session is not None else ""
+        self._set(ClusterState.RUNNING if connected else ClusterState.UNREACHABLE, problem)
 
     async def _restart_when_lost(self) -> None:
         """Start the local cluster again whenever its process ends; its models come back from its state file."""
@@ -137,7 +146,7 @@ class ClusterAccess:
             await session.close()
         if process is not None:
             await process.close()
-            self.scheduler = self.dashboard = None
+            self.scheduler = None
 
     def _set(self, state: ClusterState, message: str = "") -> None:
         if (state, message) != (self.state, self.message):

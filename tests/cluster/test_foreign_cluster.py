@@ -21,31 +21,13 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 UID = "xinfer-demo"
 
-PROGRAM = """
-import asyncio, os, signal, sys, msgspec
-from distributed import LocalCluster
-from xinfer_runtime.cluster.credentials import TlsCredentials
-
-async def main():
-    credentials = msgspec.json.decode(sys.stdin.readline(), type=TlsCredentials)
-    async with LocalCluster(
-        asynchronous=True, n_workers=1, threads_per_worker=1, protocol="tls://", security=credentials.security(),
-        scheduler_port=int(sys.argv[1]), dashboard_address="127.0.0.1:0", memory_limit=0,
-    ) as cluster:
-        print(cluster.scheduler_address, flush=True)
-        await asyncio.to_thread(sys.stdin.readline)
-
-if __name__ == "__main__":
-    asyncio.run(main())
-"""
+PROGRAM = Path(__file__).with_name("their_cluster.py")
 
 
 class Cluster:
     """Scheduler and worker; the end of stdin closes them."""
 
     def __init__(self, folder: Path, credentials: TlsCredentials) -> None:
-        self.program = folder / "their_cluster.py"
-        self.program.write_text(PROGRAM)
         self.credentials = credentials
         self.home = folder / "home"
 
@@ -53,7 +35,7 @@ class Cluster:
         environment = child_environment(os.environ, XINFER_HOME=str(self.home))
         environment["PYTHONPATH"] = os.pathsep.join(sys.path)
         self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, str(self.program), str(port)),
+            *(sys.executable, str(PROGRAM), str(port)),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env=environment,

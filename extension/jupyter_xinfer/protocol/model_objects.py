@@ -73,6 +73,7 @@ def registration_object(family: Family) -> dict[str, Any]:
         "model_type": family.type,
         "model_description": family.description,
         "model_lang": list(family.languages),
+        "context_length": family.context_length,
         "model_ability": list(family.abilities),
         "model_specs": [
             {

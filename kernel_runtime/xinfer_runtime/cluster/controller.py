@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from distributed.comm.addressing import get_address_host
 from distributed.core import Status
 from distributed.diagnostics.plugin import SchedulerPlugin
 
@@ -174,7 +175,12 @@ class Controller(SchedulerPlugin):
             return encode(Answer(error=error.info))
 
     def _snapshot(self) -> Snapshot:
-        return Snapshot(epoch=self._state.epoch, revision=self._revision, models=self._state.statuses())
+        return Snapshot(
+            epoch=self._state.epoch,
+            revision=self._revision,
+            models=self._state.statuses(),
+            dashboard=_dashboard(self._scheduler),
+        )
 
     # ---- the state machine's outside
 
@@ -287,3 +293,12 @@ class Controller(SchedulerPlugin):
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("a task of the controller failed", exc_info=error)
+
+
+def _dashboard(scheduler: "Scheduler") -> str | None:
+    server = scheduler.services.get("dashboard")
+    if server is None:
+        return None
+    # A dashboard on all interfaces is reached where the scheduler is.
+    host = get_address_host(scheduler.address) if server.address in ("", "0.0.0.0", "::") else server.address
+    return f"http://[{host}]:{server.port}" if ":" in host else f"http://{host}:{server.port}"

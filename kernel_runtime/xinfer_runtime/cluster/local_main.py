@@ -93,8 +93,7 @@ async def _run(config: LocalClusterConfig, requests: int, answers: int, scratch:
             await scheduler.register_scheduler_plugin(Controller(config.home), idempotent=True)
             agent = NodeAgent(config.home)
             await scheduler.register_worker_plugin(None, dumps(agent), agent.name, idempotent=True)
-            port = scheduler.http_server.port
-            os.write(answers, encode_line(ClusterAddress(cluster.scheduler_address, f"http://127.0.0.1:{port}")))
+            os.write(answers, encode_line(ClusterAddress(cluster.scheduler_address)))
             logger.info("the cluster is up at %s", cluster.scheduler_address)
             trimmer = asyncio.create_task(_trim_log())
             await stop.wait()

@@ -20,10 +20,9 @@ class LocalClusterConfig(Struct, frozen=True, kw_only=True):
 
 
 class ClusterAddress(Struct, frozen=True):
-    """`scheduler` is for Dask (`tls://...`), `dashboard` an unauthenticated URL on the loopback."""
+    """`scheduler` is for Dask (`tls://...`)."""
 
     scheduler: str
-    dashboard: str
 
 
 def encode_line(message: Struct) -> bytes:

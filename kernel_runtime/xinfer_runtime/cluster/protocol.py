@@ -97,6 +97,8 @@ class Snapshot(Struct, frozen=True, kw_only=True, tag="snapshot"):
     epoch: str
     revision: int
     models: tuple[ModelStatus, ...]
+    dashboard: str | None = None
+    """URL of Dask's dashboard, which asks nobody who they are; None where the scheduler has none."""
 
 
 class Change(Struct, frozen=True, kw_only=True, tag="change"):

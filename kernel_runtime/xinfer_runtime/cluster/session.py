@@ -45,6 +45,7 @@ class ClusterSession:
             )
         self.scheduler = scheduler
         self.credentials = credentials
+        self.dashboard: str | None = None
         self._table = ModelTable()
         self._connected = False
         self._callbacks: list[Callable[[str], None]] = []
@@ -193,6 +194,8 @@ class ClusterSession:
 
     def _apply(self, message: Any) -> None:
         changed = self._table.apply(message)
+        if isinstance(message, Snapshot):
+            self.dashboard = message.dashboard
         if isinstance(message, Snapshot) and not self._connected:
             self._connected = True
             logger.info("connected to the scheduler %s", self.scheduler)
