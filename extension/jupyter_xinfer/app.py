@@ -17,7 +17,7 @@ from jupyter_xinfer.handlers.routes import routes
 from jupyter_xinfer.metrics import Metrics
 from jupyter_xinfer.service import Service, ServiceConfig
 from xinfer_runtime.cluster.credentials import TlsCredentials
-from xinfer_runtime.errors import Conflict, XinferError
+from xinfer_runtime.errors import Conflict, InvalidRequest, XinferError
 from xinfer_runtime.messages import LaunchRequest
 
 EVENT_SCHEMA = Path(__file__).parent / "events" / "model-state.yaml"
@@ -128,14 +128,19 @@ class XinferApp(ExtensionApp):
     async def _launch_at_start(self, name: str) -> None:
         self.log.info("Launching the model %s ...", name)
         try:
-            uid = await self.service.launch(LaunchRequest(model_name=name), wait_ready=True)
-        except Conflict:
-            uid = name
-            await self.service.wait_ready(uid)
+            uid = await self._launch_or_find(name)
         except XinferError as error:
             self.log.error("The model %s was not launched: %s", name, error)
             return
         print(banner(uid, self.url, self._server.identity_provider.token or self.runtime_key.key), flush=True)
+
+    async def _launch_or_find(self, name: str) -> str:
+        try:
+            return await self.service.launch(LaunchRequest(model_name=name), wait_ready=True)
+        except Conflict:
+            # It came back with the cluster's state from the last time.
+            await self.service.wait_ready(name)
+            return name
 
     def _emit(self, data: dict[str, str]) -> None:
         self._event_logger.emit(schema_id=EVENT_SCHEMA_ID, data=data)
@@ -148,5 +153,9 @@ class XinferApp(ExtensionApp):
         files = (self.tls_ca_file, self.tls_cert_file, self.tls_key_file)
         if not self.scheduler_address or not all(files):
             return None
-        ca, cert, key = (Path(file).expanduser().read_text() for file in files)
-        return TlsCredentials(ca=ca, cert=cert, key=key)
+        try:
+            return TlsCredentials.from_files(*(Path(file).expanduser() for file in files))
+        except OSError as error:
+            raise InvalidRequest(
+                f"A file named by XinferApp.tls_ca_file, tls_cert_file, tls_key_file: {error}"
+            ) from error

@@ -32,6 +32,10 @@ class SamplingParams(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Tokens to generate at most; None means until the end of the context."""
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
+    logit_bias: dict[int, float] = {}
+    """Added to the logits of these token ids before everything else."""
+    logprobs: int | None = None
+    """None: no log probabilities; n: of each generated token, and of the n most likely ones in its place."""
 
 
 class ToolCall(Struct, frozen=True, kw_only=True):
@@ -40,6 +44,25 @@ class ToolCall(Struct, frozen=True, kw_only=True):
     id: str
     name: str
     arguments: str
+
+
+class ConstraintKind(StrEnum):
+    JSON_OBJECT = "json_object"
+    JSON_SCHEMA = "json_schema"
+    REGEX = "regex"
+    CHOICE = "choice"
+    GRAMMAR = "grammar"
+
+
+class Constraint(Struct, frozen=True, array_like=True):
+    """What the output must conform to.
+
+    `value` is the schema (JSON_SCHEMA), the expression (REGEX), the list of allowed texts (CHOICE), the grammar's text
+    (GRAMMAR: Lark or GBNF), and None for JSON_OBJECT.
+    """
+
+    kind: ConstraintKind
+    value: Any = None
 
 
 class ChatMessage(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -68,6 +91,7 @@ class GenerateRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     parse_tool_calls: bool = False
     """Whether tool calls in the output become `Delta.tool_calls` instead of text."""
     template_kwargs: dict[str, Any] = {}
+    constraint: Constraint | None = None
     sampling: SamplingParams = SamplingParams()
     resume: tuple[int, ...] = ()
 
@@ -87,6 +111,14 @@ class Usage(Struct, frozen=True, array_like=True):
     cached_tokens: int = 0
 
 
+class TokenLogprob(Struct, frozen=True, array_like=True):
+    """Natural-log probabilities before sampling parameters apply. `top` has the most likely tokens, best first."""
+
+    token: bytes
+    logprob: float
+    top: tuple[tuple[bytes, float], ...] = ()
+
+
 class Delta(Struct, frozen=True, array_like=True):
     """What one engine step adds to one request.
 
@@ -102,6 +134,8 @@ class Delta(Struct, frozen=True, array_like=True):
     usage: Usage | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     error: ErrorInfo | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """As many as `token_ids` where they were asked for, else none."""
 
     @property
     def last(self) -> bool:
@@ -201,6 +235,10 @@ class Replica(Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: ErrorInfo | None = None
     restarts: int = 0
     info: ModelInfo | None = None
+
+    def __repr__(self) -> str:
+        # Without the token: rows end up in logs and in tracebacks.
+        return f"Replica(id={self.id!r}, node={self.node!r}, state={self.state}, address={self.address!r})"
 
 
 class ModelEvent(Struct, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from jupyter_xinfer.protocol.openai_requests import ChatRequest, CompletionReque
 from jupyter_xinfer.protocol.openai_responses import ChatResponses, CompletionResponses, Responses, error_body
 from xinfer_runtime.errors import XinferError, from_info
 from xinfer_runtime.messages import Delta, GenerateRequest
+from xinfer_runtime.routing.merge import merge
 
 # Errors before the first token keep their HTTP status, as long as this much time does not pass without one: then the
 # stream is opened anyway, because clients and proxies want to see headers.
@@ -76,12 +77,7 @@ async def _merged(deltas: AsyncIterator[Delta]) -> Delta:
     async for delta in deltas:
         _raise_error(delta)
         parts.append(delta)
-    last = parts[-1]
-    return msgspec.structs.replace(
-        last,
-        text="".join(part.text for part in parts),
-        tool_calls=tuple(call for part in parts for call in part.tool_calls),
-    )
+    return merge(parts, parts[-1].id)
 
 
 class ChatHandler(GenerateHandler):
