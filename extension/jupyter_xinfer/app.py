@@ -11,6 +11,7 @@ from jupyter_server.serverapp import ServerApp
 from jupyter_server.utils import url_path_join
 from traitlets import Bool, Float, List, Unicode, default
 
+from jupyter_xinfer.auth.gate import Gate
 from jupyter_xinfer.auth.runtime_key import RuntimeKey
 from jupyter_xinfer.banner import banner
 from jupyter_xinfer.handlers.routes import routes
@@ -69,7 +70,7 @@ class XinferApp(ExtensionApp):
             credentials=self._credentials(),
             launch_timeout=self.launch_timeout,
         )
-        self.service = Service(config, Metrics(), self.runtime_key, self._emit, self.log)
+        self.service = Service(config, Metrics(), Gate(self.runtime_key), self._emit, self.log)
         # Jupyter's idle shutdown looks at every setting with this ending; JupyterHub's culler at the newest of them.
         self.settings["xinfer_last_activity"] = self.service.last_activity
         self.service.on_activity(lambda now: self._server.web_app.settings.update(xinfer_last_activity=now))

@@ -16,7 +16,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from jupyter_xinfer.auth.runtime_key import RuntimeKey
+from jupyter_xinfer.auth.gate import Gate
+from jupyter_xinfer.auth.principal import current_principal
 from jupyter_xinfer.cluster_access import ClusterAccess
 from jupyter_xinfer.metrics import Metrics
 from jupyter_xinfer.protocol.model_objects import model_object
@@ -47,13 +48,13 @@ class Service:
         self,
         config: ServiceConfig,
         metrics: Metrics,
-        runtime_key: RuntimeKey,
+        gate: Gate,
         emit: Callable[[dict[str, str]], None],
         log: Log,
     ) -> None:
         self.config = config
         self.metrics = metrics
-        self.runtime_key = runtime_key
+        self.gate = gate
         self.last_activity = datetime.now(UTC)
         self._log = log
         self._emit = emit
@@ -71,6 +72,7 @@ class Service:
         """Launch a model and return its uid; with `wait_ready`, when it is ready or with the reason why not."""
         self._refuse_while_stopping()
         spec = replace(resolve(request), created=time.time())
+        current_principal().require_model(spec.uid)
         session = await self.cluster.open()
         await session.launch(spec)
         if wait_ready:
@@ -100,11 +102,13 @@ class Service:
         await session.terminate(uid)
 
     def status(self, uid: str) -> ModelStatus:
-        """The model `uid`. Raises `ModelNotFound`, naming the models there are."""
+        """The model `uid`. Raises `ModelNotFound`, naming the models there are, or `PermissionDenied`."""
+        caller = current_principal()
+        caller.require_model(uid)
         session = self.cluster.session
         status = session.models.get(uid) if session is not None else None
         if status is None:
-            running = ", ".join(sorted(session.models)) if session is not None else ""
+            running = ", ".join(sorted(filter(caller.may_use, session.models))) if session is not None else ""
             there = f"Running models: {running}." if running else "No model is running."
             raise ModelNotFound(f"No model {uid!r} is running. {there} Launch one first.", param="model")
         return status
@@ -115,7 +119,8 @@ class Service:
 
     def describe_all(self) -> list[dict[str, Any]]:
         session = self.cluster.session
-        return [self.describe(uid) for uid in sorted(session.models)] if session is not None else []
+        may_use = current_principal().may_use
+        return [self.describe(uid) for uid in sorted(filter(may_use, session.models))] if session is not None else []
 
     async def generate(self, uid: str, request: GenerateRequest) -> AsyncGenerator[Delta]:
         """The deltas of one request; closing the generator aborts it in the engine."""

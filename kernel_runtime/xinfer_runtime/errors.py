@@ -11,6 +11,7 @@
     ├── Conflict                    409  conflict                such as a model uid in use
     ├── RequestTooLarge             413  request_too_large
     ├── Overloaded                  429  overloaded              try again later
+    │   └── RateLimited             429  rate_limit_exceeded     a limit of the caller's own; `retry_after` seconds
     ├── Cancelled                   499  cancelled               the caller went away, or a launch was cancelled
     ├── EngineError                 500  engine_error            the engine failed; other requests go on
     └── Unavailable                 503  unavailable
@@ -42,10 +43,12 @@ class XinferError(Exception):
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
 
-    def __init__(self, message: str, *, param: str | None = None) -> None:
+    def __init__(self, message: str, *, param: str | None = None, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
+        self.retry_after = retry_after
+        """Seconds until another try makes sense, where that is known."""
 
     @property
     def info(self) -> ErrorInfo:
@@ -104,6 +107,10 @@ class RequestTooLarge(XinferError):
 class Overloaded(XinferError):
     status = 429
     code = "overloaded"
+
+
+class RateLimited(Overloaded):
+    code = "rate_limit_exceeded"
 
 
 class Cancelled(XinferError):

@@ -21,7 +21,8 @@ EXAMPLES = {
     "/xinfer/(.*)": "xinfer/nowhere",
 }
 ROUTES = [EXAMPLES.get(pattern, pattern.removeprefix("/")) for pattern, _, _ in routes(Mock())]
-PROTECTED = [route for route in ROUTES if route != "health"]
+PUBLIC_ROUTES = {"health", "v1/cluster/auth"}
+PROTECTED = [route for route in ROUTES if route not in PUBLIC_ROUTES]
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE"])
@@ -50,6 +51,20 @@ def test_health_says_ok_to_everybody_and_nothing_else(xinfer_server: Any) -> Non
 
     assert answer.json() == {"status": "ok"}
     assert "set-cookie" not in answer.headers
+
+
+def test_whoever_asks_is_told_that_a_credential_is_needed(xinfer_server: Any) -> None:
+    answer = httpx.get(xinfer_server.url + "v1/cluster/auth", headers={"Authorization": "Bearer sk-whatever"})
+
+    assert answer.status_code == 200
+    assert answer.json() == {"auth": True}
+
+
+def test_a_key_in_the_query_is_refused_before_jupyter_sees_it(xinfer_server: Any) -> None:
+    answer = httpx.get(xinfer_server.url + f"v1/models?token={runtime_facts(xinfer_server)['key']}")
+
+    assert answer.status_code == 401
+    assert "header" in answer.json()["detail"]
 
 
 def runtime_facts(server: Any) -> dict[str, Any]:

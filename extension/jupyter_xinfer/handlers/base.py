@@ -2,9 +2,9 @@
 
 import asyncio
 import functools
-import re
+import math
 from collections.abc import Awaitable, Callable
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, overload
 
 import msgspec
 from jupyter_server.auth.decorator import allow_unauthenticated
@@ -13,7 +13,9 @@ from jupyter_server.utils import ensure_async
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError
 
-from jupyter_xinfer.auth.runtime_key import PREFIX
+from jupyter_xinfer.auth.gate import bearer
+from jupyter_xinfer.auth.permissions import ADMIN, AUTHENTICATED, PERMISSIONS, PUBLIC
+from jupyter_xinfer.auth.principal import NOBODY, Principal, set_current_principal
 from jupyter_xinfer.protocol.openai_responses import error_body
 from jupyter_xinfer.service import Service
 from xinfer_runtime.errors import (
@@ -27,7 +29,7 @@ from xinfer_runtime.errors import (
 )
 
 MAX_BODY_BYTES = 32 * 2**20
-_BEARER = re.compile(r"(?:bearer|token)\s+(.+)", re.IGNORECASE)
+DEFAULT_RETRY_AFTER = 5
 _FROM_STATUS: dict[int, type[XinferError]] = {
     400: InvalidRequest,
     401: AuthenticationRequired,
@@ -40,14 +42,26 @@ _FROM_STATUS: dict[int, type[XinferError]] = {
 Verb = Callable[..., Awaitable[None]]
 
 
-def endpoint(method: Verb) -> Verb:
-    """Marks a verb of an `XinferHandler`; every verb carries it.
+@overload
+def endpoint(declared: Verb) -> Verb: ...
+@overload
+def endpoint(declared: str) -> Callable[[Verb], Verb]: ...
+def endpoint(declared: Verb | str) -> Verb | Callable[[Verb], Verb]:
+    """Marks a verb of an `XinferHandler`, as `@endpoint("models:read")`; every verb carries it.
 
+    The argument is the permission that a caller needs, or `PUBLIC` or `AUTHENTICATED`; without one it is `admin`.
     The verb's task is cancelled when the client goes away, and ends quietly then. Jupyter's own check for a login is
     switched off here because `XinferHandler.prepare` has already let in those who may, and answers 401 to the others
     where Jupyter would redirect to its login page.
     """
+    if callable(declared):
+        return _endpoint(declared, ADMIN)
+    if declared not in (*PERMISSIONS, PUBLIC, AUTHENTICATED):
+        raise ValueError(f"there is no permission {declared!r}")
+    return functools.partial(_endpoint, permission=declared)
 
+
+def _endpoint(method: Verb, permission: str) -> Verb:
     @functools.wraps(method)
     async def run(self: "XinferHandler", *args: str) -> None:
         self.task = asyncio.current_task()
@@ -59,7 +73,14 @@ def endpoint(method: Verb) -> Verb:
         finally:
             self.task = None
 
+    run.permission = permission  # type: ignore[attr-defined]
     return allow_unauthenticated(run)
+
+
+def permission_of(handler: type[Any], method: str) -> str:
+    """What the verb `method` of a handler declares; a verb that it does not have only says so, to known callers."""
+    declared: str = getattr(getattr(handler, method.lower(), None), "permission", AUTHENTICATED)
+    return declared
 
 
 class XinferHandler(APIHandler):
@@ -69,6 +90,7 @@ class XinferHandler(APIHandler):
     auth_actions: ClassVar[dict[str, str]] = {"GET": "read", "POST": "write", "DELETE": "write"}
 
     service: Service
+    principal: Principal | None = None
     task: asyncio.Task[Any] | None = None
     client_gone = False
 
@@ -76,26 +98,37 @@ class XinferHandler(APIHandler):
         self.service = service
 
     async def prepare(self) -> None:  # type: ignore[override]
-        """Let in the runtime key, or whoever Jupyter knows and its authorizer allows; nobody else gets past here."""
-        credential = _BEARER.match(self.request.headers.get("Authorization", ""))
-        if credential is not None and credential.group(1).startswith(PREFIX):
-            self._admit_runtime_key(credential.group(1))
+        """Let in whoever the gate or Jupyter knows and who may use this verb; nobody else gets past here."""
+        needed = permission_of(type(self), self.request.method or "")
+        set_current_principal(NOBODY)
+        credential = bearer(self.request.headers.get("Authorization", ""))
+        # A browser's preflight carries no credential, and gets no answer but Jupyter's CORS headers.
+        if needed == PUBLIC or self.request.method == "OPTIONS":
+            self._pass_jupyter_by()
         else:
-            await self._identify_jupyter_user()
-            await self._authorize_jupyter_user()
+            if credential is not None and self.service.gate.recognises(credential):
+                self._pass_jupyter_by()
+                self.principal = await self.service.gate.identify(credential)
+            else:
+                if self.service.gate.recognises(self.get_argument("token", "")):
+                    raise AuthenticationRequired("API keys belong in the header: `Authorization: Bearer <key>`.")
+                await self._identify_jupyter_user()
+                await self._authorize_jupyter_user()
+                self.principal = self.service.gate.jupyter_user(self.current_user.username)
+            self.principal.require(needed)
+            set_current_principal(self.principal)
+            self.service.note_activity()
         if len(self.request.body) > MAX_BODY_BYTES:
             raise RequestTooLarge(f"The request body is larger than {MAX_BODY_BYTES // 2**20} MiB.")
-        self.service.note_activity()
 
-    def _admit_runtime_key(self, key: str) -> None:
-        # Jupyter's prepare is not called: it would compare the key with the server's token or send it to the Hub. No
-        # cookie is in play, so neither XSRF nor origin checks apply, and no Jupyter user either: the key opens these
-        # routes only.
+    def _pass_jupyter_by(self) -> None:
+        # Jupyter's prepare is not called: it would compare our keys with the server's token, or send them to the Hub,
+        # and give probes a login cookie. No cookie is in play, so neither XSRF nor origin checks apply, and no Jupyter
+        # user either: our credentials open these routes only.
         self.current_user = self._jupyter_current_user = None
         if not self.check_host():
             raise PermissionDenied(f"This server does not answer for the host {self.request.host!r}.")
-        if not self.service.runtime_key.matches(key):
-            raise AuthenticationRequired("The API key is not valid on this server.")
+        self.set_cors_headers()
 
     async def _identify_jupyter_user(self) -> None:
         try:
@@ -138,7 +171,7 @@ class XinferHandler(APIHandler):
         if error.status == 401:
             self.set_header("WWW-Authenticate", 'Bearer realm="jupyter-xinfer"')
         if error.status in (429, 503):
-            self.set_header("Retry-After", "5")
+            self.set_header("Retry-After", str(math.ceil(error.retry_after or DEFAULT_RETRY_AFTER)))
         self.finish(msgspec.json.encode(error_body(error)))
 
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
@@ -164,22 +197,22 @@ class UnknownRoute(XinferHandler):
     async def _refuse(self) -> None:
         raise NotFound(f"There is no route {self.request.method} {self.request.path} on this server.")
 
-    @endpoint
+    @endpoint(AUTHENTICATED)
     async def get(self, *_: str) -> None:
         await self._refuse()
 
-    @endpoint
+    @endpoint(AUTHENTICATED)
     async def post(self, *_: str) -> None:
         await self._refuse()
 
-    @endpoint
+    @endpoint(AUTHENTICATED)
     async def put(self, *_: str) -> None:
         await self._refuse()
 
-    @endpoint
+    @endpoint(AUTHENTICATED)
     async def patch(self, *_: str) -> None:
         await self._refuse()
 
-    @endpoint
+    @endpoint(AUTHENTICATED)
     async def delete(self, *_: str) -> None:
         await self._refuse()

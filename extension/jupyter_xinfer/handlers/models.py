@@ -5,6 +5,7 @@ import re
 
 import msgspec
 
+from jupyter_xinfer.auth.permissions import MODELS_LIST, MODELS_READ, MODELS_START, MODELS_STOP
 from jupyter_xinfer.handlers.base import XinferHandler, endpoint
 from jupyter_xinfer.handlers.event_stream import EventStream
 from jupyter_xinfer.protocol.decoding import decode
@@ -17,11 +18,11 @@ _FINAL = (ReplicaState.READY, ReplicaState.FAILED)
 
 
 class ModelsHandler(XinferHandler):
-    @endpoint
+    @endpoint(MODELS_LIST)
     async def get(self) -> None:
         self.reply({"object": "list", "data": self.service.describe_all()})
 
-    @endpoint
+    @endpoint(MODELS_START)
     async def post(self) -> None:
         request = decode(self.request.body, LaunchRequest)
         # Xinference's sync client sends "False", its async client "false".
@@ -37,18 +38,18 @@ class ModelsHandler(XinferHandler):
 
 
 class ModelHandler(XinferHandler):
-    @endpoint
+    @endpoint(MODELS_LIST)
     async def get(self, uid: str) -> None:
         self.reply(self.service.describe(uid))
 
-    @endpoint
+    @endpoint(MODELS_STOP)
     async def delete(self, uid: str) -> None:
         await self.service.terminate(uid)
         self.reply(None)
 
 
 class ModelProgressHandler(XinferHandler):
-    @endpoint
+    @endpoint(MODELS_READ)
     async def get(self, uid: str) -> None:
         self.reply(progress_object(self.service.status(uid)))
 
@@ -56,7 +57,7 @@ class ModelProgressHandler(XinferHandler):
 class ModelEventsHandler(XinferHandler):
     """What happened to a model; as a stream, the model itself at every change until it is ready, failed or gone."""
 
-    @endpoint
+    @endpoint(MODELS_READ)
     async def get(self, uid: str) -> None:
         if "text/event-stream" not in self.request.headers.get("Accept", ""):
             self.reply(event_objects(self.service.status(uid)))
@@ -87,7 +88,7 @@ class ModelEventsHandler(XinferHandler):
 class RegistrationsHandler(XinferHandler):
     """The models that can be launched by name."""
 
-    @endpoint
+    @endpoint(MODELS_LIST)
     async def get(self, model_type: str) -> None:
         self.reply([registration_object(family) for family in families() if _same(family.type, model_type)])
 
@@ -99,6 +100,6 @@ def _same(a: str, b: str) -> bool:
 class InfoHandler(XinferHandler):
     """What the side panel asks first: version, cluster, dashboard."""
 
-    @endpoint
+    @endpoint(MODELS_LIST)
     async def get(self) -> None:
         self.reply(self.service.info())

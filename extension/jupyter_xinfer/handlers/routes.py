@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from jupyter_xinfer.handlers.auth import AuthRequiredHandler
 from jupyter_xinfer.handlers.base import UnknownRoute
 from jupyter_xinfer.handlers.dashboard import DashboardHandler, DashboardSocketHandler
 from jupyter_xinfer.handlers.health import HealthHandler
@@ -25,6 +26,7 @@ def routes(service: Service) -> list[tuple[str, type[Any], dict[str, Any]]]:
         (r"/health", HealthHandler),
         (r"/v1/chat/completions", ChatHandler),
         (r"/v1/completions", CompletionHandler),
+        (r"/v1/cluster/auth", AuthRequiredHandler),
         (r"/v1/models", ModelsHandler),
         (rf"/v1/models/{_UID}", ModelHandler),
         (rf"/v1/models/{_UID}/progress", ModelProgressHandler),
