@@ -11,7 +11,7 @@ from xinfer_runtime.chat.tool_calls import ToolCallParser
 from xinfer_runtime.engines.llama_cpp.detokenize import Detokenizer
 from xinfer_runtime.engines.llama_cpp.sampler import Sampler
 from xinfer_runtime.engines.llama_cpp.stop import StopMatcher
-from xinfer_runtime.messages import Delta, FinishReason, GenerateRequest, ToolCall, Usage
+from xinfer_runtime.messages import Delta, FinishReason, GenerateRequest, TokenLogprob, ToolCall, Usage
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class Generation:
     def accept(self, token: int) -> Delta:
         """A token was generated. Returns what to send; sets `finish_reason` when it was the last."""
         self.completion_tokens += 1
+        logprobs = self._logprobs(token)
         self.sampler.accept(token)
         text = ""
         if token in self._ends:
@@ -64,13 +65,21 @@ class Generation:
                 self.finish_reason = FinishReason.STOP
             elif self.completion_tokens >= self._limit:
                 self.finish_reason = FinishReason.LENGTH
-        return self._delta(text, (token,))
+        return self._delta(text, (token,), logprobs)
 
     def end(self) -> Delta:
         """The delta of a request that needs no token: nothing was asked for, or all of it was sent before."""
         return self._delta("", ())
 
-    def _delta(self, text: str, token_ids: tuple[int, ...]) -> Delta:
+    def _logprobs(self, token: int) -> tuple[TokenLogprob, ...]:
+        """What the model thought of the token, which was just drawn. None for a replayed one, which nobody drew."""
+        likelihood = self.sampler.likelihood
+        if likelihood is None:
+            return ()
+        piece = self._facts.piece
+        return (TokenLogprob(piece(token), likelihood.logprob, tuple((piece(t), p) for t, p in likelihood.top)),)
+
+    def _delta(self, text: str, token_ids: tuple[int, ...], logprobs: tuple[TokenLogprob, ...] = ()) -> Delta:
         calls: tuple[ToolCall, ...] = ()
         last = self.finish_reason is not None
         if last and not self._stop.stopped:
@@ -90,4 +99,5 @@ class Generation:
             finish_reason=self.finish_reason,
             usage=Usage(self.prompt_tokens, self.completion_tokens) if last else None,
             tool_calls=calls,
+            logprobs=logprobs,
         )

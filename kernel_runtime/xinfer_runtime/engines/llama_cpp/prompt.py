@@ -55,6 +55,7 @@ class PromptBuilder:
 
     def _tokens(self, request: GenerateRequest) -> list[int]:
         self._check(request.resume, "resume")
+        self._check(request.sampling.logit_bias, "logit_bias")
         if request.token_ids is not None:
             self._check(request.token_ids, "token_ids")
             return list(request.token_ids)

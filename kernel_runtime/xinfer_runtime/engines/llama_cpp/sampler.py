@@ -1,8 +1,9 @@
 """From logits to tokens: greedy rows in one vectorised step, sampled rows by inverse transform with a resumable seed.
 
-The order is llama.cpp's default: penalties, top-k, top-p, min-p, temperature. The three cuts act on the model's own
-distribution, so what counts as improbable does not depend on the temperature; that is what the settings published with
-GGUF models are tuned for. (OpenAI and vLLM apply temperature first: with temperatures above 1 they keep more tokens.)
+The order is llama.cpp's default: logit bias, penalties, top-k, top-p, min-p, temperature. The three cuts act on the
+model's own distribution, so what counts as improbable does not depend on the temperature; that is what the settings
+published with GGUF models are tuned for. (OpenAI and vLLM apply temperature first: with temperatures above 1 they keep
+more tokens.)
 """
 
 import math
@@ -13,7 +14,9 @@ import llama_cpp  # noqa: F401  (before numpy: with a CUDA build the other order
 import numpy as np
 from numpy.typing import NDArray
 
+from xinfer_runtime.engines.llama_cpp.logprobs import Likelihood, likelihoods
 from xinfer_runtime.engines.llama_cpp.randomness import uniform
+from xinfer_runtime.engines.llama_cpp.ranking import largest, nucleus, pick
 from xinfer_runtime.messages import SamplingParams
 
 _COLDEST = 1e-5
@@ -30,6 +33,10 @@ class Sampler:
         self._generated: Counter[int] = Counter()
         window = max(params.penalty_window, 0) if params.repetition_penalty != 1.0 else 0
         self._recent: deque[int] = deque(prompt[-window:] if window else (), maxlen=window)
+        self._biased = np.fromiter(params.logit_bias, dtype=np.int64) if params.logit_bias else None
+        self._bias = np.fromiter(params.logit_bias.values(), dtype=np.float32)
+        self.likelihood: Likelihood | None = None
+        """What the model itself thought of the token drawn last, where the request asks for it."""
         self._penalizes = bool(window) or params.presence_penalty != 0 or params.frequency_penalty != 0
 
     @property
@@ -42,6 +49,17 @@ class Sampler:
         if self._penalizes:
             self._generated[token] += 1
             self._recent.append(token)
+
+    @property
+    def adjusts(self) -> bool:
+        """Whether `adjust` does anything."""
+        return self._penalizes or self._biased is not None
+
+    def adjust(self, logits: NDArray[np.float32]) -> None:
+        """Apply, in place, logit bias and penalties to the logits (vocabulary,)."""
+        if self._biased is not None:
+            logits[self._biased] += self._bias
+        self.penalize(logits)
 
     def penalize(self, logits: NDArray[np.float32]) -> None:
         """Lower, in place, the logits (vocabulary,) of tokens that came before.
@@ -66,16 +84,20 @@ class Sampler:
         """A token from the logits (vocabulary,) after penalties."""
         tokens, kept = _cut(logits, self.params)
         weights = np.exp((kept - kept.max()) / np.float32(max(self.params.temperature, _COLDEST)))
-        cumulative = np.cumsum(weights, dtype=np.float64)
-        point = uniform(self.seed, self.draws) * cumulative[-1]
-        index = min(int(np.searchsorted(cumulative, point, side="right")), len(cumulative) - 1)
+        index = pick(weights, uniform(self.seed, self.draws))
         return index if tokens is None else int(tokens[index])
 
 
 def sample(logits: NDArray[np.float32], samplers: Sequence[Sampler]) -> list[int | None]:
-    """The next token of each row of logits (rows, vocabulary), which may be changed; None for a row of no numbers."""
+    """The next token of each row of logits (rows, vocabulary), which may be changed; None for a row of no numbers.
+
+    Leaves the `likelihood` with each sampler whose request asks for log probabilities.
+    """
+    asking = [row for row, sampler in enumerate(samplers) if sampler.params.logprobs is not None]
+    unchanged = logits[asking] if asking else None
     for row, sampler in zip(logits, samplers, strict=True):
-        sampler.penalize(row)
+        if sampler.adjusts:
+            sampler.adjust(row)
     best = logits.argmax(axis=1)
     # Not-a-number wins every argmax, so looking at the winner is enough; -inf means that every token is ruled out.
     sound = np.isfinite(logits[np.arange(len(best)), best])
@@ -87,7 +109,24 @@ def sample(logits: NDArray[np.float32], samplers: Sequence[Sampler]) -> list[int
             tokens.append(int(best[row]))
         else:
             tokens.append(sampler.draw(logits[row]))
+    if unchanged is not None:
+        _judge(unchanged, asking, tokens, samplers)
     return tokens
+
+
+def _judge(
+    unchanged: NDArray[np.float32], asking: list[int], tokens: list[int | None], samplers: Sequence[Sampler]
+) -> None:
+    """Leave with the samplers of the rows `asking` what the unchanged logits (asking, vocabulary) say of the tokens."""
+    drawn = [(at, token, samplers[row]) for at, row in enumerate(asking) if (token := tokens[row]) is not None]
+    if not drawn:
+        return
+    if len(drawn) < len(asking):
+        unchanged = unchanged[[at for at, _, _ in drawn]]
+    tops = [sampler.params.logprobs or 0 for _, _, sampler in drawn]
+    judged = likelihoods(unchanged, [token for _, token, _ in drawn], tops)
+    for (_, _, sampler), likelihood in zip(drawn, judged, strict=True):
+        sampler.likelihood = likelihood
 
 
 def _cut(logits: NDArray[np.float32], params: SamplingParams) -> tuple[NDArray[np.int64] | None, NDArray[np.float32]]:
@@ -95,28 +134,13 @@ def _cut(logits: NDArray[np.float32], params: SamplingParams) -> tuple[NDArray[n
     tokens: NDArray[np.int64] | None = None
     kept = logits
     if 0 < params.top_k < len(logits):
-        tokens = np.argpartition(logits, -params.top_k)[-params.top_k :]
+        tokens = np.sort(largest(logits, params.top_k))
         kept = logits[tokens]
     if params.top_p < 1.0:
-        order = _nucleus(kept, params.top_p)
-        tokens, kept = (order if tokens is None else tokens[order]), kept[order]
+        inside = nucleus(kept, params.top_p)
+        tokens, kept = (inside if tokens is None else tokens[inside]), kept[inside]
     if params.min_p > 0.0:
         # p >= min_p * p_max, said of logits, needs no probabilities.
         strong = np.flatnonzero(kept >= kept.max() + math.log(min(params.min_p, 1.0)))
         tokens, kept = (strong if tokens is None else tokens[strong]), kept[strong]
     return tokens, kept
-
-
-def _nucleus(logits: NDArray[np.float32], top_p: float) -> NDArray[np.int64]:
-    """Indices of the smallest set of most probable tokens with a mass of at least `top_p`, most probable first.
-
-    Holtzman et al., The Curious Case of Neural Text Degeneration, ICLR 2020. Always at least one token.
-    """
-    weights = np.exp(logits - logits.max())
-    total = float(weights.sum(dtype=np.float64))
-    # Tokens with less than this have less than 1 - top_p together, so they are not in the set: nearly all of a large
-    # vocabulary need not be sorted.
-    candidates = np.flatnonzero(weights >= (1.0 - top_p) * total / len(weights))
-    order = candidates[np.argsort(-weights[candidates], kind="stable")]
-    count = int(np.searchsorted(np.cumsum(weights[order], dtype=np.float64), top_p * total)) + 1
-    return order[:count]
