@@ -25,8 +25,8 @@ from xinfer_runtime import __version__
 from xinfer_runtime.catalog.resolve import resolve
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.cluster.session import ClusterSession
-from xinfer_runtime.errors import EngineError, ModelNotFound, Unavailable, from_info
-from xinfer_runtime.messages import Delta, GenerateRequest, LaunchRequest, ModelStatus, ReplicaState
+from xinfer_runtime.errors import Cancelled, EngineError, ModelNotFound, Unavailable, from_info
+from xinfer_runtime.messages import Delta, GenerateRequest, LaunchRequest, ModelStatus, Replica, ReplicaState
 from xinfer_runtime.routing.router import Router
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
@@ -83,11 +83,14 @@ class Service:
         """Return when the model is ready; raise, and end it, when it fails."""
 
         def settled(status: ModelStatus | None) -> bool:
-            return status is None or status.state in (ReplicaState.READY, ReplicaState.FAILED)
+            final = (ReplicaState.READY, ReplicaState.FAILED, ReplicaState.DRAINING)
+            return status is None or status.state in final
 
         session = await self.cluster.open()
         status = await session.wait_until(uid, settled, self.config.launch_timeout)
-        if status is None:
+        if status is not None and status.error is not None and status.error.code == Cancelled.code:
+            raise from_info(status.error)
+        if status is None or status.state is ReplicaState.DRAINING:
             raise ModelNotFound(f"The model {uid!r} was terminated while it was being launched.", param="model_uid")
         if status.state is ReplicaState.FAILED:
             # Whoever waits hears the reason here and now; nothing broken is left behind for them to clean up.
@@ -100,6 +103,36 @@ class Service:
         self.status(uid)
         session = await self.cluster.open()
         await session.terminate(uid)
+
+    async def cancel_launch(self, uid: str) -> None:
+        """Give up a launch at whatever stage; who waits for it gets `Cancelled`."""
+        session = await self.cluster.open()
+        await session.cancel_launch(uid)
+
+    async def scale(self, uid: str, count: int) -> ModelStatus | None:
+        """Have `count` replicas; those that go finish their streams."""
+        self.status(uid)
+        session = await self.cluster.open()
+        return await session.scale(uid, count)
+
+    async def add_replicas(self, uid: str, count: int) -> list[Replica]:
+        """`count` more replicas, like those there are; returns the new ones, before they are ready."""
+        before = self.status(uid)
+        status = await self.scale(uid, before.spec.replica + count)
+        known = {replica.id for replica in before.replicas}
+        return [replica for replica in status.replicas if replica.id not in known] if status is not None else []
+
+    async def remove_replica(self, uid: str, replica_id: str) -> int:
+        """Remove one replica, and the model with its last one. Returns how many are left."""
+        self.status(uid)
+        session = await self.cluster.open()
+        status = await session.remove_replica(uid, replica_id)
+        return status.spec.replica if status is not None and status.state is not ReplicaState.DRAINING else 0
+
+    async def drain(self, node: str, *, undo: bool = False) -> str:
+        """Move all replicas away from a node and give it no more, or use it again. Returns what came of it."""
+        session = await self.cluster.open()
+        return await session.drain(node, undo=undo)
 
     def status(self, uid: str) -> ModelStatus:
         """The model `uid`. Raises `ModelNotFound`, naming the models there are, or `PermissionDenied`."""

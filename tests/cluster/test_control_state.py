@@ -1,3 +1,4 @@
+import contextlib
 import itertools
 from typing import Any
 
@@ -12,7 +13,16 @@ from xinfer_runtime.cluster import control_events as control
 from xinfer_runtime.cluster.control_events import Instruction, Persist, Publish, SendSync
 from xinfer_runtime.cluster.control_state import ControlState
 from xinfer_runtime.cluster.protocol import AgentEvent, NodeReport, ReplicaReport, Sync
-from xinfer_runtime.errors import Conflict, DoesNotFit, ErrorInfo, ModelFileError, ModelNotFound, XinferError
+from xinfer_runtime.errors import (
+    Conflict,
+    DoesNotFit,
+    ErrorInfo,
+    InvalidRequest,
+    ModelFileError,
+    ModelNotFound,
+    NotFound,
+    XinferError,
+)
 from xinfer_runtime.messages import ModelEvent, ModelSpec, ModelStatus, Replica, ReplicaState
 
 NOW = 1000.0
@@ -286,6 +296,125 @@ def test_nothing_is_published_twice() -> None:
     assert cluster.report("a", *rows, sync=sync) == []
 
 
+def test_more_replicas_are_placed_and_persisted() -> None:
+    cluster = launched("a", "b")
+    cluster.obey("a")
+    cluster.handle(control.ScaleAsked("m", 3))
+    assert sorted(cluster.wanted("a") + cluster.wanted("b")) == ["m-0", "m-1", "m-2"]
+    assert cluster.persisted[-1][0].replica == 3
+
+
+def test_a_replica_that_is_not_wanted_any_more_drains_and_then_goes() -> None:
+    cluster = launched("a", replica=3)
+    cluster.obey("a")
+    cluster.handle(control.ScaleAsked("m", 1))
+    assert cluster.wanted("a") == ["m-0"]
+    assert [replica.state for replica in cluster.model().replicas] == ["ready", "draining", "draining"]
+    assert cluster.persisted[-1][0].replica == 1
+    cluster.obey("a")
+    assert [replica.id for replica in cluster.model().replicas] == ["m-0"]
+
+
+def test_replicas_without_a_process_go_first() -> None:
+    cluster = launched("a", "b", replica=2)
+    cluster.obey("b")
+    cluster.handle(control.ScaleAsked("m", 1))
+    assert (cluster.wanted("a"), cluster.wanted("b")) == ([], ["m-1"])
+
+
+def test_scaling_to_what_does_not_fit_changes_nothing() -> None:
+    cluster = launched("a")
+    before = cluster.model()
+    with pytest.raises(DoesNotFit):
+        cluster.handle(control.ScaleAsked("m", 100))
+    with pytest.raises(InvalidRequest, match="one replica or more"):
+        cluster.handle(control.ScaleAsked("m", 0))
+    assert cluster.model() == before
+
+
+def test_one_replica_is_removed_by_its_id_and_the_last_one_ends_the_model() -> None:
+    cluster = launched("a", replica=2)
+    cluster.obey("a")
+    cluster.handle(control.RemovalAsked("m", "m-0"))
+    assert cluster.wanted("a") == ["m-1"]
+    with pytest.raises(NotFound, match="no replica 'm-0'; it has m-1"):
+        cluster.handle(control.RemovalAsked("m", "m-0"))
+    cluster.handle(control.RemovalAsked("m", "m-1"))
+    assert cluster.state.draining("m")
+    assert cluster.persisted[-1] == ()
+
+
+def test_a_launch_is_cancelled_until_the_model_is_ready() -> None:
+    cluster = launched("a")
+    cluster.obey("a", ReplicaState.LOADING)
+    cluster.handle(control.CancelAsked("m"))
+    assert cluster.wanted("a") == []
+    assert cluster.model().error == ErrorInfo("cancelled", "the launch of 'm' was cancelled")
+    cluster.obey("a")
+    assert cluster.published["m"] is None
+    cluster.handle(control.LaunchAsked(spec()))
+    cluster.obey("a")
+    with pytest.raises(Conflict, match="the model is ready"):
+        cluster.handle(control.CancelAsked("m"))
+
+
+def test_a_drained_nodes_replica_stays_until_its_successor_is_ready() -> None:
+    cluster = launched("a", "b")
+    cluster.obey("a")
+    cluster.handle(control.DrainAsked("a"))
+    assert (cluster.wanted("a"), cluster.wanted("b")) == (["m-0"], ["m-1"])
+    cluster.obey("b", ReplicaState.LOADING)
+    assert cluster.wanted("a") == ["m-0"]
+    cluster.obey("b")
+    assert (cluster.wanted("a"), cluster.wanted("b")) == ([], ["m-1"])
+    cluster.obey("a")
+    assert cluster.state.replicas_on("a") == ()
+    assert cluster.model().spec.replica == len(cluster.model().replicas) == 1
+
+
+def test_a_replica_that_still_loads_on_a_drained_node_just_moves() -> None:
+    cluster = launched("a", "b")
+    cluster.handle(control.DrainAsked("a"))
+    assert (cluster.wanted("a"), cluster.wanted("b")) == ([], ["m-0"])
+
+
+def test_what_fits_nowhere_else_stays_on_the_drained_node_and_says_why() -> None:
+    cluster = launched("a")
+    cluster.obey("a")
+    cluster.handle(control.DrainAsked("a"))
+    assert cluster.wanted("a") == ["m-0"]
+    assert cluster.state.stuck_on("a")[0].startswith("m-0 stays: 'm' needs")
+    cluster.report("b")
+    assert cluster.wanted("b") == ["m-1"], "a node that comes takes it"
+
+
+def test_a_drained_node_gets_no_replica_until_the_drain_is_undone() -> None:
+    cluster = Cluster("a")
+    cluster.handle(control.DrainAsked("a"))
+    with pytest.raises(DoesNotFit, match="drained for maintenance"):
+        cluster.handle(control.LaunchAsked(spec()))
+    cluster.handle(control.DrainAsked("a", drain=False))
+    cluster.handle(control.LaunchAsked(spec()))
+    assert cluster.wanted("a") == ["m-0"]
+
+
+def test_a_drained_node_that_dies_leaves_its_replicas_place_to_the_successor() -> None:
+    cluster = launched("a", "b")
+    cluster.obey("a")
+    cluster.handle(control.DrainAsked("a"))
+    cluster.handle(control.NodeLeft("a"))
+    cluster.obey("b")
+    assert [replica.id for replica in cluster.model().replicas] == ["m-1"]
+
+
+def test_a_node_is_found_by_label_or_address() -> None:
+    cluster = Cluster()
+    cluster.report("tls://1.2.3.4:5", host="box")
+    assert cluster.state.find_nodes("box") == cluster.state.find_nodes("tls://1.2.3.4:5") == ("tls://1.2.3.4:5",)
+    with pytest.raises(NotFound, match=r"'bix'.*box \(tls://1\.2\.3\.4:5\)"):
+        cluster.state.find_nodes("bix")
+
+
 class AnyHistory(RuleBasedStateMachine):
     """Nodes come, go, answer late, wrong or not at all, while models are launched and terminated."""
 
@@ -348,15 +477,32 @@ class AnyHistory(RuleBasedStateMachine):
         if uid in self.table and not self.cluster.state.draining(uid):
             self.do(control.TerminateAsked(uid))
 
+    @rule(uid=st.sampled_from("xyz"), count=st.integers(1, 4))
+    def scale(self, uid: str, count: int) -> None:
+        if uid in self.table and not self.cluster.state.draining(uid):
+            with contextlib.suppress(DoesNotFit):
+                self.do(control.ScaleAsked(uid, count))
+
+    @rule(uid=st.sampled_from("xyz"), index=st.integers(0, 3))
+    def remove(self, uid: str, index: int) -> None:
+        with contextlib.suppress(NotFound):
+            self.do(control.RemovalAsked(uid, f"{uid}-{index}"))
+
+    @rule(node=st.sampled_from("abc"), drain=st.booleans())
+    def drain(self, node: str, drain: bool) -> None:
+        with contextlib.suppress(NotFound):
+            self.do(control.DrainAsked(node, drain))
+
     @precondition(lambda self: self.nodes)
     @rule()
     def calm(self) -> None:
         """When every node obeys for a while, every model runs in full or says why it does not."""
-        for _ in range(3):
+        for _ in range(5):
             self.do(control.Ticked())
             for node in sorted(self.nodes):
                 self.answer(node, ReplicaState.READY, acknowledged=True)
         for status in self.table.values():
+            assert len(status.replicas) == status.spec.replica
             for replica in status.replicas:
                 assert replica.state == "ready" or "needs" in replica.message
             assert not self.cluster.state.draining(status.spec.uid)

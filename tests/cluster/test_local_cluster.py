@@ -188,6 +188,29 @@ async def test_two_replicas_are_launched_and_terminated(gateway: Gateway) -> Non
         await gateway.session.terminate("two")
 
 
+async def test_replicas_are_added_and_removed_and_a_stream_on_a_removed_one_finishes(gateway: Gateway) -> None:
+    await gateway.session.scale(UID, 2)
+    await gateway.session.wait_until(UID, lambda model: all_ready(model, 2), 30)
+    undisturbed = await gateway.story(200)
+    removed = []
+
+    def remove(count: int) -> None:
+        if count >= 20 and not removed:
+            removed.append(asyncio.ensure_future(gateway.session.scale(UID, 1)))
+
+    assert await asyncio.gather(gateway.story(200, remove), gateway.story(200)) == [undisturbed] * 2
+    await gateway.session.wait_until(UID, lambda model: all_ready(model, 1), 30)
+    assert [replica.id for replica in gateway.session.models[UID].replicas] == [f"{UID}-0"]
+
+
+async def test_a_launch_is_cancelled_while_it_loads(gateway: Gateway) -> None:
+    await gateway.session.launch(resolve(LaunchRequest(model_name=UID, model_uid="regretted")))
+    await gateway.session.cancel_launch("regretted")
+    await gateway.session.wait_until("regretted", lambda model: model is None, 10)
+    with pytest.raises(ModelNotFound):
+        await gateway.session.cancel_launch("regretted")
+
+
 def all_ready(model: ModelStatus | None, count: int) -> bool:
     return model is not None and [replica.state for replica in model.replicas] == [ReplicaState.READY] * count
 

@@ -14,7 +14,9 @@ from jupyter_xinfer.handlers.models import (
     ModelsHandler,
     RegistrationsHandler,
 )
+from jupyter_xinfer.handlers.nodes import DrainHandler
 from jupyter_xinfer.handlers.openai import ChatHandler, CompletionHandler
+from jupyter_xinfer.handlers.replicas import CancelHandler, ReplicaHandler, ReplicasHandler
 from jupyter_xinfer.service import Service
 
 _UID = r"([A-Za-z0-9._-]+)"
@@ -29,10 +31,14 @@ def routes(service: Service) -> list[tuple[str, type[Any], dict[str, Any]]]:
         (r"/v1/cluster/auth", AuthRequiredHandler),
         (r"/v1/models", ModelsHandler),
         (rf"/v1/models/{_UID}", ModelHandler),
+        (rf"/v1/models/{_UID}/replicas", ReplicasHandler),
+        (rf"/v1/models/{_UID}/replicas/{_UID}", ReplicaHandler),
+        (rf"/v1/models/{_UID}/cancel", CancelHandler),
         (rf"/v1/models/{_UID}/progress", ModelProgressHandler),
         (rf"/v1/models/{_UID}/events", ModelEventsHandler),
         (rf"/v1/model_registrations/{_UID}", RegistrationsHandler),
         (r"/xinfer/info", InfoHandler),
+        (r"/xinfer/drain", DrainHandler),
         (r"/xinfer/dask/(.*/ws)", DashboardSocketHandler),
         (r"/xinfer/dask/(.*)", DashboardHandler),
         (r"/v1/(.*)", UnknownRoute),

@@ -158,6 +158,8 @@ class AgentState:
         slot.replica = replace(slot.replica, state=ReplicaState.DRAINING, message="stopping")
         if slot.process is None:
             return []
+        if slot.ready_since is None:
+            seconds = 0.0
         kill_at = now + seconds + KILL_AFTER
         slot.kill_at = kill_at if slot.kill_at is None else min(slot.kill_at, kill_at)
         return [Drain(slot.process, seconds)]

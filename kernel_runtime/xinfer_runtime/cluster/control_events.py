@@ -28,6 +28,37 @@ class TerminateAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class CancelAsked:
+    """Somebody does not want to wait for the model any more; refused once it is ready."""
+
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleAsked:
+    """The model is to have `count` replicas."""
+
+    uid: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemovalAsked:
+    """This very replica is to go, and the model to have one less."""
+
+    uid: str
+    replica_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DrainAsked:
+    """The node is to become empty and stay so, or to be used again where `drain` is False."""
+
+    address: str
+    drain: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Reported:
     address: str
     report: NodeReport
@@ -59,7 +90,20 @@ class Ticked:
     """A second went by."""
 
 
-Event = Restored | LaunchAsked | TerminateAsked | Reported | SyncFailed | HeartbeatSeen | NodeLeft | Ticked
+Event = (
+    Restored
+    | LaunchAsked
+    | TerminateAsked
+    | CancelAsked
+    | ScaleAsked
+    | RemovalAsked
+    | DrainAsked
+    | Reported
+    | SyncFailed
+    | HeartbeatSeen
+    | NodeLeft
+    | Ticked
+)
 
 
 @dataclass(frozen=True, slots=True)

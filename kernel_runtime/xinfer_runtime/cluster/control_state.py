@@ -8,11 +8,12 @@ has not acknowledged. `controller.py` does the I/O.
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from msgspec.structs import replace
 
 from xinfer_runtime.cluster.control_events import (
+    CancelAsked,
+    DrainAsked,
     Event,
     HeartbeatSeen,
     Instruction,
@@ -20,56 +21,33 @@ from xinfer_runtime.cluster.control_events import (
     NodeLeft,
     Persist,
     Publish,
+    RemovalAsked,
     Reported,
     Restored,
+    ScaleAsked,
     SendSync,
     SyncFailed,
     TerminateAsked,
     Ticked,
 )
+from xinfer_runtime.cluster.control_rows import ModelRow, NodeRow, ReplicaRow, leaving
 from xinfer_runtime.cluster.placement import NodeView, NoFit, place
 from xinfer_runtime.cluster.protocol import NodeReport, ReplicaReport, ReplicaWant, Sync
-from xinfer_runtime.errors import Conflict, DoesNotFit, ErrorInfo, ModelFileError, ModelNotFound, from_info
+from xinfer_runtime.errors import (
+    Cancelled,
+    Conflict,
+    DoesNotFit,
+    ErrorInfo,
+    InvalidRequest,
+    ModelFileError,
+    ModelNotFound,
+    NotFound,
+    from_info,
+)
 from xinfer_runtime.messages import ModelEvent, ModelSpec, ModelStatus, Replica, ReplicaState
 
 _EVENTS_KEPT = 100
-
-
-@dataclass(slots=True)
-class _Row:
-    """One replica: where it is to run, and what its node last said."""
-
-    replica: Replica
-    incarnation: str
-    node: str = ""
-    memory_private: int = 0
-    restarts: int = 0
-    """On nodes where it ran before."""
-
-
-@dataclass(slots=True)
-class _Model:
-    spec: ModelSpec
-    rows: dict[str, _Row]
-    events: deque[ModelEvent]
-    refusals: dict[str, ErrorInfo]
-    draining: bool = False
-
-    def status(self) -> ModelStatus:
-        return ModelStatus(
-            spec=self.spec, replicas=tuple(row.replica for row in self.rows.values()), events=tuple(self.events)
-        )
-
-
-@dataclass(slots=True)
-class _Node:
-    report: NodeReport
-    wants: tuple[ReplicaWant, ...] = ()
-    generation: int = 0
-    acked: int = -1
-    in_flight: bool = False
-    behind: bool = False
-    last_event: int = 0
+_DRAINED = "it is being drained for maintenance"
 
 
 class ControlState:
@@ -77,8 +55,8 @@ class ControlState:
 
     def __init__(self, epoch: str) -> None:
         self.epoch = epoch
-        self._models: dict[str, _Model] = {}
-        self._nodes: dict[str, _Node] = {}
+        self._models: dict[str, ModelRow] = {}
+        self._nodes: dict[str, NodeRow] = {}
         self._published: dict[str, ModelStatus] = {}
         self._incarnations = 0
         self._generations = 0
@@ -102,6 +80,29 @@ class ControlState:
     def busy_nodes(self) -> frozenset[str]:
         """The addresses of the nodes that run or will run replicas."""
         return frozenset(row.node for model in self._models.values() for row in model.rows.values() if row.node)
+
+    def find_nodes(self, name: str) -> tuple[str, ...]:
+        """The addresses of the nodes with this address or label. Raises NotFound, naming those there are."""
+        labels = {address: node.report.inventory.label for address, node in self._nodes.items()}
+        found = tuple(address for address, label in labels.items() if name in (address, label))
+        if not found:
+            known = ", ".join(f"{label} ({address})" for address, label in labels.items()) or "none"
+            raise NotFound(f"there is no node {name!r} in the cluster; those there are: {known}", param="node")
+        return found
+
+    def replicas_on(self, address: str) -> tuple[str, ...]:
+        """The ids of the replicas that the node runs or will run, those that leave it included."""
+        return tuple(r.replica.id for m in self._models.values() for r in m.rows.values() if r.node == address)
+
+    def stuck_on(self, address: str) -> tuple[str, ...]:
+        """Of a node that is being drained: why each replica that nothing else can take stays there."""
+        return tuple(
+            f"{row.replica.id} stays: {fit.message}"
+            for model in self._models.values()
+            for row in model.staying()
+            if row.node == address
+            and isinstance(fit := place(model.spec, self._views(model.spec, model.refusals), 1), NoFit)
+        )
 
     def check_launch(self, spec: ModelSpec) -> None:
         """Raises Conflict where the uid is taken. A model that failed altogether may be replaced."""
@@ -130,6 +131,19 @@ class ControlState:
             case TerminateAsked(uid):
                 self._terminate(uid, now)
                 instructions.append(self._persist())
+            case CancelAsked(uid):
+                self._cancel(uid, now)
+                instructions.append(self._persist())
+            case ScaleAsked(uid, count):
+                self._scale(uid, count, now)
+                instructions.append(self._persist())
+            case RemovalAsked(uid, replica_id):
+                self._remove(uid, replica_id, now)
+                instructions.append(self._persist())
+            case DrainAsked(address, drain):
+                if address not in self._nodes:
+                    raise NotFound(f"there is no node {address!r} in the cluster")
+                self._nodes[address].draining = drain
             case Reported(address, report):
                 self._report(address, report, now)
             case SyncFailed(address):
@@ -143,8 +157,9 @@ class ControlState:
                 self._node_left(address, now)
             case Ticked():
                 pass
-        self._place_unplaced(now)
-        self._forget_drained()
+        self._place_unplaced()
+        self._move_from_draining(now)
+        self._forget_left()
         instructions += self._syncs(repeat=isinstance(event, Ticked))
         instructions += self._publications()
         return instructions
@@ -167,27 +182,81 @@ class ControlState:
             self._assign(row, address)
 
     def _add(self, spec: ModelSpec, refusals: dict[str, ErrorInfo], now: float, why: str) -> None:
-        rows: dict[str, _Row] = {}
-        for index in range(spec.replica):
-            self._incarnations += 1
-            replica = Replica(id=f"{spec.uid}-{index}", uid=spec.uid, message="waiting for a node")
-            rows[replica.id] = _Row(replica, incarnation=f"{self.epoch}.{self._incarnations}")
         events = deque([ModelEvent(type="INFO", time=now, content=why)], maxlen=_EVENTS_KEPT)
-        self._models[spec.uid] = _Model(spec, rows, events, dict(refusals))
+        model = self._models[spec.uid] = ModelRow(spec, {}, events, dict(refusals))
+        for _ in range(spec.replica):
+            self._add_row(model)
 
-    def _terminate(self, uid: str, now: float) -> None:
+    def _add_row(self, model: ModelRow) -> ReplicaRow:
+        self._incarnations += 1
+        replica = Replica(id=model.free_id(), uid=model.spec.uid, message="waiting for a node")
+        row = model.rows[replica.id] = ReplicaRow(replica, incarnation=f"{self.epoch}.{self._incarnations}")
+        return row
+
+    def _running(self, uid: str) -> ModelRow:
         model = self._models.get(uid)
         if model is None or model.draining:
-            raise ModelNotFound(f"there is no model {uid!r} to terminate")
+            raise ModelNotFound(f"there is no model {uid!r} that runs", param="model")
+        return model
+
+    def _terminate(self, uid: str, now: float, why: str = "terminating", error: ErrorInfo | None = None) -> None:
+        model = self._running(uid)
         model.draining = True
-        model.events.append(ModelEvent(type="INFO", time=now, content="terminating"))
+        model.tell("INFO", now, why)
         for row in model.rows.values():
-            row.replica = replace(row.replica, state=ReplicaState.DRAINING, message="terminating")
+            row.leave(why, error)
+
+    def _cancel(self, uid: str, now: float) -> None:
+        model = self._running(uid)
+        if model.status().state is ReplicaState.READY:
+            raise Conflict(f"the launch of {uid!r} is over: the model is ready; terminate it instead", param="model")
+        self._terminate(uid, now, "launch cancelled", Cancelled(f"the launch of {uid!r} was cancelled").info)
+
+    def _scale(self, uid: str, count: int, now: float) -> None:
+        model = self._running(uid)
+        if count < 1:
+            raise InvalidRequest(
+                f"a model has one replica or more, not {count}; terminate it to have none", param="replica"
+            )
+        more = count - len(model.staying())
+        if more > 0:
+            placement = place(model.spec, self._views(model.spec, model.refusals), more)
+            if isinstance(placement, NoFit):
+                raise DoesNotFit(placement.message)
+            for address in placement.addresses:
+                self._assign(self._add_row(model), address)
+        for replica_id in model.superfluous(max(0, -more)):
+            self._leave(model, replica_id)
+        if count != model.spec.replica:
+            model.tell("INFO", now, f"from {model.spec.replica} to {count} replicas")
+        model.spec = replace(model.spec, replica=count)
+
+    def _remove(self, uid: str, replica_id: str, now: float) -> None:
+        """Removing the last replica ends the model."""
+        model = self._running(uid)
+        staying = [row.replica.id for row in model.staying()]
+        row = model.rows.get(replica_id)
+        if row is None or row.leaving:
+            raise NotFound(f"{uid!r} has no replica {replica_id!r}; it has {', '.join(staying)}", param="replica_id")
+        replica_id = row.successor or replica_id
+        if staying == [replica_id]:
+            self._terminate(uid, now)
+            return
+        self._leave(model, replica_id)
+        model.spec = replace(model.spec, replica=max(1, len(staying) - 1))
+        model.tell("INFO", now, f"{replica_id} is removed")
+
+    def _leave(self, model: ModelRow, replica_id: str) -> None:
+        """The replica leaves, and with it the one that it was to succeed."""
+        for row in model.rows.values():
+            if replica_id in (row.replica.id, row.successor):
+                row.leave("removed")
 
     def _report(self, address: str, report: NodeReport, now: float) -> None:
         node = self._nodes.get(address)
         if node is None or node.report.boot != report.boot:
-            node = self._nodes[address] = _Node(report, generation=self._next_generation())
+            draining = node is not None and node.draining
+            node = self._nodes[address] = NodeRow(report, generation=self._next_generation(), draining=draining)
         elif report.seq <= node.report.seq:
             return
         node.report = report
@@ -205,11 +274,16 @@ class ControlState:
                 if row.node == address and row.incarnation in reported:
                     self._update(model, row, reported[row.incarnation], now)
 
-    def _update(self, model: _Model, row: _Row, reported: ReplicaReport, now: float) -> None:
+    def _update(self, model: ModelRow, row: ReplicaRow, reported: ReplicaReport, now: float) -> None:
+        before = row.replica
         row.memory_private = reported.memory_private
         row.replica = replace(reported.replica, restarts=row.restarts + reported.replica.restarts)
-        if model.draining:
-            row.replica = replace(row.replica, state=ReplicaState.DRAINING)
+        if row.leaving:
+            row.replica = leaving(row.replica, before.message, before.error)
+        elif row.replica.state is ReplicaState.READY:
+            for other in model.rows.values():
+                if other.successor == row.replica.id and not other.leaving:
+                    other.leave(f"succeeded by {row.replica.id}")
         elif (
             row.replica.state is ReplicaState.FAILED
             and row.replica.error is not None
@@ -220,7 +294,7 @@ class ControlState:
             others = [address for address in self._nodes if address not in model.refusals]
             if others and not isinstance(place(model.spec, self._views(model.spec, model.refusals), 1), NoFit):
                 self._unassign(row, f"moving away from {row.replica.node}: {row.replica.error.message}")
-                model.events.append(ModelEvent(type="WARNING", time=now, content=f"{row.replica.id}: moving"))
+                model.tell("WARNING", now, f"{row.replica.id}: moving")
 
     def _node_left(self, address: str, now: float) -> None:
         node = self._nodes.pop(address, None)
@@ -230,17 +304,20 @@ class ControlState:
                 if row.node == address:
                     label = node.report.inventory.label if node else address
                     content = f"replica {row.replica.id}: node {label} left the cluster"
-                    model.events.append(ModelEvent(type="WARNING", time=now, content=content))
-                    self._unassign(row, content)
+                    model.tell("WARNING", now, content)
+                    if row.successor:
+                        row.leave(content)
+                    elif not row.leaving:
+                        self._unassign(row, content)
 
     # ---- reconcile
 
-    def _place_unplaced(self, now: float) -> None:
+    def _place_unplaced(self) -> None:
         for model in self._models.values():
             if model.draining:
                 continue
             for row in model.rows.values():
-                if row.node:
+                if row.node or row.leaving:
                     continue
                 placement = place(model.spec, self._views(model.spec, model.refusals), 1)
                 if isinstance(placement, NoFit):
@@ -248,7 +325,7 @@ class ControlState:
                 else:
                     self._assign(row, placement.addresses[0])
 
-    def _assign(self, row: _Row, address: str) -> None:
+    def _assign(self, row: ReplicaRow, address: str) -> None:
         row.node = address
         row.replica = replace(
             row.replica,
@@ -258,7 +335,7 @@ class ControlState:
             error=None,
         )
 
-    def _unassign(self, row: _Row, why: str) -> None:
+    def _unassign(self, row: ReplicaRow, why: str) -> None:
         self._incarnations += 1
         if row.replica.pid:
             row.restarts = row.replica.restarts + 1
@@ -269,32 +346,42 @@ class ControlState:
             id=row.replica.id, uid=row.replica.uid, message=f"{why}; waiting for a node", restarts=row.restarts
         )
 
-    def _forget_drained(self) -> None:
-        """Drop the replicas that no node runs any more of terminated models, and then these models."""
-        for uid, model in list(self._models.items()):
-            if not model.draining:
+    def _move_from_draining(self, now: float) -> None:
+        """A ready replica stays until another one of its model is ready elsewhere; any other simply moves."""
+        for address, node in self._nodes.items():
+            if not node.draining:
                 continue
+            for model in self._models.values():
+                for row in [row for row in model.staying() if row.node == address]:
+                    placement = place(model.spec, self._views(model.spec, model.refusals), 1)
+                    if isinstance(placement, NoFit):
+                        continue
+                    model.tell("INFO", now, f"{row.replica.id}: moving away from {node.report.inventory.label}")
+                    if row.replica.state is ReplicaState.READY:
+                        successor = self._add_row(model)
+                        row.successor = successor.replica.id
+                        self._assign(successor, placement.addresses[0])
+                    else:
+                        self._unassign(row, f"{node.report.inventory.label} is being drained")
+                        self._assign(row, placement.addresses[0])
+
+    def _forget_left(self) -> None:
+        """Drop the leaving replicas that no node runs any more, and terminated models with their last replica."""
+        for uid, model in list(self._models.items()):
             for replica_id, row in list(model.rows.items()):
                 node = self._nodes.get(row.node)
-                if node is None or self._left(node, row):
+                if row.leaving and (node is None or not node.runs(row)):
                     del model.rows[replica_id]
-            if not model.rows:
+            if model.draining and not model.rows:
                 del self._models[uid]
-
-    def _left(self, node: _Node, row: _Row) -> bool:
-        """Whether the node knows that the replica is unwanted, and runs it no more."""
-        wanted = any(want.incarnation == row.incarnation for want in node.wants)
-        running = any(replica.incarnation == row.incarnation for replica in node.report.replicas)
-        return not wanted and not running and node.acked == node.generation
 
     def _syncs(self, *, repeat: bool) -> Iterable[SendSync]:
         wants: dict[str, list[ReplicaWant]] = {address: [] for address in self._nodes}
         for model in self._models.values():
-            if not model.draining:
-                for row in model.rows.values():
-                    if row.node:
-                        want = ReplicaWant(id=row.replica.id, incarnation=row.incarnation, spec=model.spec)
-                        wants[row.node].append(want)
+            for row in model.rows.values():
+                if row.node in wants and not row.leaving:
+                    want = ReplicaWant(id=row.replica.id, incarnation=row.incarnation, spec=model.spec)
+                    wants[row.node].append(want)
         for address, node in self._nodes.items():
             changed = tuple(wants[address]) != node.wants
             if changed:
@@ -334,7 +421,7 @@ class ControlState:
                             promised += max(0, model.spec.memory_bytes - row.memory_private)
                         same_model += model.spec.uid == spec.uid
             inventory = node.report.inventory
-            refusal = refusals[address].message if address in refusals else ""
+            refusal = _DRAINED if node.draining else refusals[address].message if address in refusals else ""
             views.append(
                 NodeView(
                     address=address,

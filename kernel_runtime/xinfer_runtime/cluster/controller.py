@@ -8,7 +8,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,10 +18,11 @@ from distributed.comm.addressing import get_address_host
 from distributed.core import Status
 from distributed.diagnostics.plugin import SchedulerPlugin
 
+from xinfer_runtime.cluster.actions import Actions
 from xinfer_runtime.cluster.control_events import (
+    DrainAsked,
     Event,
     HeartbeatSeen,
-    LaunchAsked,
     NodeLeft,
     Persist,
     Publish,
@@ -29,15 +30,14 @@ from xinfer_runtime.cluster.control_events import (
     Restored,
     SendSync,
     SyncFailed,
-    TerminateAsked,
     Ticked,
 )
 from xinfer_runtime.cluster.control_state import ControlState
 from xinfer_runtime.cluster.dask_comm import Comm
 from xinfer_runtime.cluster.desired_table import DesiredTable
-from xinfer_runtime.cluster.protocol import METRIC, Answer, Inspection, NodeReport, Snapshot, Sync, decode, encode
+from xinfer_runtime.cluster.protocol import METRIC, Inspection, NodeReport, Snapshot, Sync, decode, encode
 from xinfer_runtime.cluster.watchers import Watchers
-from xinfer_runtime.errors import ErrorInfo, Unavailable, XinferError
+from xinfer_runtime.errors import ErrorInfo, Unavailable
 from xinfer_runtime.messages import ModelSpec
 
 if TYPE_CHECKING:
@@ -49,8 +49,6 @@ PLUGIN_NAME: Final = "xinfer-controller"
 _TICK = 1.0
 _RPC_TIMEOUT = 5.0
 _INSPECT_TIMEOUT = 30.0
-_NODE_WAIT = 30.0
-_DRAIN_WAIT = 30.0
 _LOCK_WAIT = 10.0
 _LOCK_POLL = 0.2
 _RESTORE_WAIT = 0.5
@@ -68,8 +66,9 @@ class Controller(SchedulerPlugin):
 
     async def start(self, scheduler: "Scheduler") -> None:
         self._scheduler = scheduler
-        self._state = ControlState(epoch=secrets.token_hex(8))
-        self._revision = 0
+        self.state = ControlState(epoch=secrets.token_hex(8))
+        self.revision = 0
+        self._actions = Actions(self)
         self._watchers = Watchers()
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
@@ -77,22 +76,41 @@ class Controller(SchedulerPlugin):
         self._save_lock = asyncio.Lock()
         self._unsaved: tuple[ModelSpec, ...] | None = None
         self._table = DesiredTable(Path(self._home)) if self._home else None
-        self._restored = asyncio.Event()
+        self.restored = asyncio.Event()
         if self._table is None:
-            self._restored.set()
+            self.restored.set()
         else:
             self._spawn(self._restore(self._table))
             # Mostly a matter of milliseconds, after which the first snapshot shows the models.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._restored.wait(), _RESTORE_WAIT)
+                await asyncio.wait_for(self.restored.wait(), _RESTORE_WAIT)
+        self._retire_workers = scheduler.retire_workers
+        # An administrator's own way to take workers away: their replicas are to be ready elsewhere first.
+        vars(scheduler)["retire_workers"] = self._move_and_retire
         scheduler.handlers.update(
-            xinfer_launch=self._launch,
-            xinfer_terminate=self._terminate,
+            self._actions.handlers,
+            retire_workers=self._move_and_retire,
             xinfer_report=self._report,
             xinfer_get=self._get,
             xinfer_watch=self._watch,
         )
         self._spawn(self._tick())
+
+    async def _move_and_retire(self, workers: Any = None, *, names: Any = None, **options: Any) -> Any:
+        """Dask's `Scheduler.retire_workers`, after the replicas of the named workers moved, as far as they fit."""
+        wanted = set(workers or ()) | set(names or ())
+        known = [w.address for w in self._scheduler.workers.values() if {w.address, w.name} & wanted]
+        moving = tuple(address for address in known if address in self.state.nodes())
+        await self._actions.move_away(moving)
+        if workers is not None:
+            options["workers"] = workers
+        if names is not None:
+            options["names"] = names
+        try:
+            return await self._retire_workers(**options)
+        finally:
+            for address in set(moving) & set(self._scheduler.workers) & set(self.state.nodes()):
+                self.handle(DrainAsked(address, drain=False))
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -103,55 +121,20 @@ class Controller(SchedulerPlugin):
             await asyncio.to_thread(self._table.release)
 
     def remove_worker(self, scheduler: "Scheduler", worker: str, **_: Any) -> None:
-        self._handle(NodeLeft(worker))
+        self.handle(NodeLeft(worker))
 
     def valid_workers_downscaling(self, scheduler: "Scheduler", workers: list[Any]) -> list[Any]:
         """Adaptive clusters may close nodes without replicas only."""
-        busy = self._state.busy_nodes()
+        busy = self.state.busy_nodes()
         return [worker for worker in workers if worker.address not in busy]
 
     # ---- RPC handlers: bytes in, bytes out
 
-    async def _launch(self, spec: bytes) -> bytes:
-        return await self._answer(lambda: self._do_launch(decode(spec, ModelSpec)))
-
-    async def _do_launch(self, spec: ModelSpec) -> Answer:
-        await self._restored.wait()
-        await self._until(lambda: not self._state.draining(spec.uid), _DRAIN_WAIT)
-        self._state.check_launch(spec)
-        await self._until(lambda: bool(self._state.nodes()), _NODE_WAIT)
-        addresses = self._state.nodes()
-        inspections = await asyncio.gather(*(self._inspect(address, spec) for address in addresses))
-        refusals: dict[str, ErrorInfo] = {}
-        found = spec
-        for address, inspection in zip(addresses, inspections, strict=True):
-            if isinstance(inspection, ErrorInfo):
-                refusals[address] = inspection
-                continue
-            self._handle(Reported(address, inspection.report))
-            if inspection.error is not None:
-                refusals[address] = inspection.error
-            elif inspection.spec is not None:
-                # Each node finds the file by itself when it starts a replica: paths may differ, and change.
-                found = msgspec.structs.replace(inspection.spec, path=spec.path, created=spec.created or time.time())
-        self._handle(LaunchAsked(found, refusals))
-        await self._persisted()
-        return Answer(revision=self._revision, status=self._state.status(spec.uid))
-
-    async def _terminate(self, uid: str) -> bytes:
-        async def terminate() -> Answer:
-            await self._restored.wait()
-            self._handle(TerminateAsked(uid))
-            await self._persisted()
-            return Answer(revision=self._revision, status=self._state.status(uid))
-
-        return await self._answer(terminate)
-
     async def _report(self, address: str, report: bytes) -> str:
         """Returns the epoch: the agent takes anything else for a controller that is not there yet."""
         if address in self._scheduler.workers:
-            self._handle(Reported(address, decode(report, NodeReport)))
-        return self._state.epoch
+            self.handle(Reported(address, decode(report, NodeReport)))
+        return self.state.epoch
 
     async def _get(self) -> bytes:
         return encode(self._snapshot())
@@ -168,30 +151,24 @@ class Controller(SchedulerPlugin):
             comm.abort()
         return Status.dont_reply
 
-    async def _answer(self, action: Callable[[], Awaitable[Answer]]) -> bytes:
-        try:
-            return encode(await action())
-        except XinferError as error:
-            return encode(Answer(error=error.info))
-
     def _snapshot(self) -> Snapshot:
         return Snapshot(
-            epoch=self._state.epoch,
-            revision=self._revision,
-            models=self._state.statuses(),
+            epoch=self.state.epoch,
+            revision=self.revision,
+            models=self.state.statuses(),
             dashboard=_dashboard(self._scheduler),
         )
 
     # ---- the state machine's outside
 
-    def _handle(self, event: Event) -> None:
-        for instruction in self._state.handle(event, time.time()):
+    def handle(self, event: Event) -> None:
+        for instruction in self.state.handle(event, time.time()):
             match instruction:
                 case SendSync(address, sync):
                     self._spawn(self._send_sync(address, sync))
                 case Publish(uid, status):
-                    self._revision += 1
-                    self._watchers.publish(self._revision, uid, status)
+                    self.revision += 1
+                    self._watchers.publish(self.revision, uid, status)
                 case Persist(specs):
                     self._unsaved = specs
         self._changed.set()
@@ -210,20 +187,20 @@ class Controller(SchedulerPlugin):
         for worker in list(self._scheduler.workers.values()):
             metric = worker.metrics.get(METRIC)
             if metric:
-                self._handle(HeartbeatSeen(worker.address, metric["boot"], metric["seq"]))
-        self._handle(Ticked())
-        self._watchers.beat(self._revision)
+                self.handle(HeartbeatSeen(worker.address, metric["boot"], metric["seq"]))
+        self.handle(Ticked())
+        self._watchers.beat(self.revision)
 
     async def _send_sync(self, address: str, sync: Sync) -> None:
         try:
             async with self._sync_slots:
                 reply = await self._call_agent(address, _RPC_TIMEOUT, "xinfer_sync", sync=encode(sync))
-                self._handle(Reported(address, decode(reply, NodeReport)))
+                self.handle(Reported(address, decode(reply, NodeReport)))
         except Exception as error:  # Dask raises whatever the agent raised
             logger.warning("node %s did not take its wants, will try again: %r", address, error)
-            self._handle(SyncFailed(address))
+            self.handle(SyncFailed(address))
 
-    async def _inspect(self, address: str, spec: ModelSpec) -> Inspection | ErrorInfo:
+    async def inspect(self, address: str, spec: ModelSpec) -> Inspection | ErrorInfo:
         try:
             reply = await self._call_agent(address, _INSPECT_TIMEOUT, "xinfer_inspect", spec=encode(spec))
             return decode(reply, Inspection)
@@ -242,7 +219,7 @@ class Controller(SchedulerPlugin):
         """Read the table, once it is ours. Actions wait for it: what they persist is to hold the old models too."""
         try:
             if await self._own(table):
-                self._handle(Restored(await asyncio.to_thread(table.load)))
+                self.handle(Restored(await asyncio.to_thread(table.load)))
             else:
                 logger.warning("%s belongs to another cluster that runs: models will not be kept", table.path)
                 self._table = None
@@ -253,7 +230,7 @@ class Controller(SchedulerPlugin):
             logger.error("%s cannot be used, models will not be kept: %s", table.path, error)
             self._table = None
         finally:
-            self._restored.set()
+            self.restored.set()
 
     async def _own(self, table: DesiredTable) -> bool:
         """The former owner may be about to end: its Jupyter server was restarted."""
@@ -264,7 +241,7 @@ class Controller(SchedulerPlugin):
             await asyncio.sleep(_LOCK_POLL)
         return True
 
-    async def _persisted(self) -> None:
+    async def persisted(self) -> None:
         """Write what is unsaved. Models run on without the file, so a full disk is logged and not raised."""
         async with self._save_lock:
             specs, self._unsaved = self._unsaved, None
@@ -275,7 +252,7 @@ class Controller(SchedulerPlugin):
             except OSError as error:
                 logger.error("%s was not written, a restart will not know this change: %s", self._table.path, error)
 
-    async def _until(self, condition: Callable[[], bool], seconds: float) -> None:
+    async def until(self, condition: Callable[[], bool], seconds: float) -> None:
         """Wait for `condition`, at most `seconds`; what follows finds out whether it holds."""
         deadline = time.monotonic() + seconds
         while not condition() and (left := deadline - time.monotonic()) > 0:

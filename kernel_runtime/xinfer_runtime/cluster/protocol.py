@@ -89,6 +89,8 @@ class Answer(Struct, frozen=True, kw_only=True):
     revision: int = 0
     status: ModelStatus | None = None
     error: ErrorInfo | None = None
+    message: str = ""
+    """For a person: what the action came to."""
 
 
 class Snapshot(Struct, frozen=True, kw_only=True, tag="snapshot"):

@@ -117,6 +117,35 @@ class ClusterSession:
             async with asyncio.timeout(_TERMINATE_SECONDS):
                 await self._until(lambda: uid not in self.models or not _leaving(self.models[uid]))
 
+    async def cancel_launch(self, uid: str) -> None:
+        """Give up a launch, whatever it is doing. Raises ModelNotFound, Conflict once it is ready."""
+        answer = await self._act("xinfer_cancel", uid=uid)
+        await self._caught_up(answer.revision)
+
+    async def scale(self, uid: str, count: int) -> ModelStatus | None:
+        """Have `count` replicas of a model; returns when they are placed. Removed ones finish their streams.
+
+        Raises ModelNotFound, InvalidRequest, DoesNotFit (then nothing changed), ClusterUnavailable.
+        """
+        answer = await self._act("xinfer_scale", uid=uid, count=count)
+        await self._caught_up(answer.revision)
+        return self.models.get(uid, answer.status)
+
+    async def remove_replica(self, uid: str, replica_id: str) -> ModelStatus | None:
+        """Remove this replica, and with the last one the model. Raises ModelNotFound, NotFound, ClusterUnavailable."""
+        answer = await self._act("xinfer_remove_replica", uid=uid, replica=replica_id)
+        await self._caught_up(answer.revision)
+        return self.models.get(uid, answer.status)
+
+    async def drain(self, node: str, *, undo: bool = False) -> str:
+        """Move all replicas away from `node` (a label or an address) and give it no more; `undo` ends that.
+
+        Returns what came of it, for a person. Raises NotFound, ClusterUnavailable.
+        """
+        answer = await self._act("xinfer_drain", node=node, undo=undo)
+        await self._caught_up(answer.revision)
+        return answer.message
+
     async def wait_until(
         self,
         uid: str,

@@ -1,0 +1,20 @@
+"""Nodes of the cluster, for whoever looks after them."""
+
+from msgspec import Struct
+
+from jupyter_xinfer.handlers.base import XinferHandler, endpoint
+from jupyter_xinfer.protocol.decoding import decode
+
+
+class DrainRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of `POST /xinfer/drain`. `node` is a label or a worker's address; `undo` has it used again."""
+
+    node: str
+    undo: bool = False
+
+
+class DrainHandler(XinferHandler):
+    @endpoint
+    async def post(self) -> None:
+        request = decode(self.request.body, DrainRequest)
+        self.reply({"node": request.node, "message": await self.service.drain(request.node, undo=request.undo)})

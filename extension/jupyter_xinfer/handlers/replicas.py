@@ -1,0 +1,51 @@
+"""Replicas of a running model: add some, remove one; and give up a launch."""
+
+from typing import Any
+
+from msgspec import Struct
+
+from jupyter_xinfer.handlers.base import XinferHandler, endpoint
+from jupyter_xinfer.protocol.decoding import decode
+from xinfer_runtime.errors import InvalidRequest
+from xinfer_runtime.messages import Replica
+
+
+class AddReplicas(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of `POST /v1/models/{uid}/replicas`: `replica` more of them, like those there are."""
+
+    replica: int = 1
+    replica_config: Any = None
+    model_engine: str | None = None
+    n_gpu: int | str | None = None
+
+
+class ReplicasHandler(XinferHandler):
+    @endpoint
+    async def post(self, uid: str) -> None:
+        request = decode(self.request.body or b"{}", AddReplicas)
+        if request.replica < 1:
+            raise InvalidRequest(f"`replica` must be at least 1, not {request.replica}.", param="replica")
+        for name in ("replica_config", "model_engine", "n_gpu"):
+            if getattr(request, name) is not None:
+                raise InvalidRequest(
+                    f"`{name}` cannot be given for one replica: all replicas of a model are alike.", param=name
+                )
+        added = [_replica_object(replica) for replica in await self.service.add_replicas(uid, request.replica)]
+        self.reply(added[0] if request.replica == 1 and added else {"replica": len(added), "replicas": added})
+
+
+class ReplicaHandler(XinferHandler):
+    @endpoint
+    async def delete(self, uid: str, replica_id: str) -> None:
+        self.reply({"remaining_replicas": await self.service.remove_replica(uid, replica_id)})
+
+
+class CancelHandler(XinferHandler):
+    @endpoint
+    async def post(self, uid: str) -> None:
+        await self.service.cancel_launch(uid)
+        self.reply(None)
+
+
+def _replica_object(replica: Replica) -> dict[str, str]:
+    return {"replica_id": replica.id, "replica_model_uid": replica.id, "worker_address": replica.node}
