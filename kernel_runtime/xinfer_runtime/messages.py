@@ -136,6 +136,8 @@ class Delta(Struct, frozen=True, array_like=True):
     error: ErrorInfo | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
     """As many as `token_ids` where they were asked for, else none."""
+    reasoning: str = ""
+    """Thoughts before the answer, of models that mark them; not part of `text`."""
 
     @property
     def last(self) -> bool:
@@ -152,6 +154,8 @@ class EngineStats(Struct, frozen=True, kw_only=True):
     tokens_per_second: float = 0.0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
+    """Prompt tokens that were found in the KV cache, since the start."""
 
 
 class ModelInfo(Struct, frozen=True, kw_only=True):
@@ -164,6 +168,8 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     parameters: int = 0
     memory_bytes: int = 0
     architecture: str = ""
+    prefix_cache: bool = False
+    """Whether requests share what was computed for a common beginning of their prompts."""
 
 
 class LaunchRequest(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -1,6 +1,7 @@
 """What callers may send, and which field a refusal names."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +21,13 @@ def chat(**fields: Any) -> GenerateRequest:
 
 
 def completion(**fields: Any) -> GenerateRequest:
-    return decode(json.dumps({"model": "m", "prompt": "a", **fields}).encode(), CompletionRequest).to_generate("id")
+    return completions(**fields)[0]
+
+
+def completions(**fields: Any) -> list[GenerateRequest]:
+    request = decode(json.dumps({"model": "m", "prompt": "a", **fields}).encode(), CompletionRequest)
+    request.echoes()
+    return request.requests("id")
 
 
 @pytest.mark.parametrize(
@@ -44,12 +51,24 @@ def completion(**fields: Any) -> GenerateRequest:
         ({"presence_penalty": 3}, "presence_penalty"),
         ({"stop": ["a"] * 17}, "stop"),
         ({"stop": [""]}, "stop"),
-        ({"n": 2}, "n"),
-        ({"logit_bias": {"5": 1}}, "logit_bias"),
-        ({"logprobs": True}, "logprobs"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
-        ({"tools": [WEATHER], "tool_choice": "required"}, "tool_choice"),
+        ({"n": 0}, "n"),
+        ({"n": 129}, "n"),
+        ({"logit_bias": {"five": 1}}, "logit_bias"),
+        ({"logit_bias": {"5": 101}}, "logit_bias"),
+        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        ({"response_format": {"type": "json_object"}, "guided_regex": "a"}, "guided_regex"),
+        ({"guided_json": "no schema"}, "guided_json"),
+        ({"guided_choice": []}, "guided_choice"),
         ({"tool_choice": "auto"}, "tool_choice"),
+        ({"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
+        ({"tools": [WEATHER], "tool_choice": "required", "guided_regex": "a"}, "tool_choice"),
+        ({"tools": [WEATHER], "parallel_tool_calls": False}, "parallel_tool_calls"),
+        ({"functions": []}, "functions"),
+        ({"store": True}, "store"),
+        ({"modalities": ["text", "audio"]}, "modalities"),
         ({"tools": [{"type": "function", "function": {}}]}, "tools[0].function.name"),
         ({"stream_options": {"include_usage": True}}, "stream_options"),
         ({"surprise": 1}, "surprise"),
@@ -67,13 +86,15 @@ def test_a_refused_chat_request_names_the_field(fields: dict[str, Any], param: s
     ("fields", "param"),
     [
         ({"prompt": []}, "prompt"),
-        ({"prompt": ["a", "b"]}, "prompt"),
         ({"prompt": [1, "b"]}, "prompt"),
+        ({"prompt": [[]]}, "prompt"),
+        ({"prompt": ["a"] * 65, "n": 2}, "n"),
         ({"prompt": {"a": 1}}, "prompt"),
-        ({"echo": True}, "echo"),
+        ({"echo": True, "prompt": [1, 2]}, "echo"),
+        ({"echo": True, "logprobs": 1}, "echo"),
         ({"suffix": "x"}, "suffix"),
         ({"best_of": 3}, "best_of"),
-        ({"logprobs": 2}, "logprobs"),
+        ({"logprobs": 21}, "logprobs"),
     ],
 )
 def test_a_refused_completion_request_names_the_field(fields: dict[str, Any], param: str) -> None:
@@ -156,3 +177,85 @@ def test_a_list_of_one_prompt_is_that_prompt() -> None:
 def test_text_completions_make_sixteen_tokens_unless_told_otherwise() -> None:
     assert completion().sampling.max_tokens == 16
     assert completion(max_tokens=3).sampling.max_tokens == 3
+
+
+PARAMETERS = json.loads(Path(__file__).with_name("openai_parameters.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("kind", "schema"),
+    [(ChatRequest, "CreateChatCompletionRequest"), (CompletionRequest, "CreateCompletionRequest")],
+)
+def test_every_parameter_that_openai_documents_is_known(kind: type[Any], schema: str) -> None:
+    assert set(PARAMETERS[schema]) <= set(kind.__struct_fields__)
+
+
+@pytest.mark.parametrize("name", ChatRequest.unsupported)
+def test_an_unsupported_parameter_may_be_null(name: str) -> None:
+    assert chat(**{name: None}).id == "id"
+
+
+def test_choices_of_a_request_have_seeds_that_follow_from_its_seed() -> None:
+    def seeds(n: int) -> list[int | None]:
+        body = json.dumps({"model": "m", "messages": [USER], "n": n, "seed": 7}).encode()
+        return [request.sampling.seed for request in decode(body, ChatRequest).requests("id")]
+
+    assert seeds(1) == [7]
+    assert seeds(4)[:2] == seeds(2)
+    assert seeds(2)[0] == 7
+    assert len(set(seeds(8))) == 8
+
+
+def test_each_choice_of_each_prompt_is_a_request_of_its_own() -> None:
+    requests = completions(prompt=["a", "b"], n=2)
+
+    assert [request.prompt for request in requests] == ["a", "a", "b", "b"]
+    assert len({request.id for request in requests}) == 4
+
+
+def test_a_list_of_lists_of_token_ids_is_several_prompts() -> None:
+    assert [request.token_ids for request in completions(prompt=[[1, 2], [3]])] == [(1, 2), (3,)]
+
+
+def test_logprobs_and_biases_reach_the_replica() -> None:
+    assert chat(logprobs=True).sampling.logprobs == 0
+    assert chat(logprobs=True, top_logprobs=3).sampling.logprobs == 3
+    assert completion(logprobs=2).sampling.logprobs == 2
+    assert chat(logit_bias={"5": -100}).sampling.logit_bias == {5: -100}
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "value"),
+    [
+        ({"response_format": {"type": "json_object"}}, "json_object", None),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "array"}}}},
+            "json_schema",
+            {"type": "array"},
+        ),
+        ({"guided_json": '{"type": "array"}'}, "json_schema", {"type": "array"}),
+        ({"guided_regex": "a+"}, "regex", "a+"),
+        ({"guided_choice": ["yes", "no"]}, "choice", ["yes", "no"]),
+        ({"guided_grammar": 'start: "a"'}, "grammar", 'start: "a"'),
+    ],
+)
+def test_a_wanted_form_becomes_a_constraint(fields: dict[str, Any], kind: str, value: Any) -> None:
+    constraint = chat(**fields).constraint
+
+    assert constraint is not None
+    assert (constraint.kind, constraint.value) == (kind, value)
+
+
+def test_a_schema_nested_too_deeply_is_refused() -> None:
+    schema: dict[str, Any] = {}
+    for _ in range(100):
+        schema = {"items": schema}
+
+    with pytest.raises(InvalidRequest, match="deeper"):
+        chat(guided_json=schema)
+
+
+def test_thoughts_are_switched_off_where_the_output_has_a_form() -> None:
+    assert chat(guided_regex="a").template_kwargs == {"enable_thinking": False}
+    assert chat(reasoning_effort="low").template_kwargs == {"reasoning_effort": "low"}
+    assert chat(reasoning_effort="none").template_kwargs["enable_thinking"] is False

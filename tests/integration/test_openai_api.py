@@ -162,3 +162,73 @@ def test_bad_requests_leave_the_others_alone(client: openai.OpenAI) -> None:
         client.chat.completions.create(model="xinfer-demo", messages=[{"role": "user", "content": "x " * 9000}])
 
     assert [chunk.choices[0].finish_reason for chunk in stream if chunk.choices][-1] == "stop"
+
+
+def test_choices_of_one_request_are_numbered_in_one_body_and_in_a_stream(client: openai.OpenAI) -> None:
+    asked: dict[str, Any] = {"model": "xinfer-demo", "messages": STORY, "n": 3, "seed": 5, "max_tokens": 12}
+    whole = client.chat.completions.create(**asked)
+    texts = dict.fromkeys(range(3), "")
+    *chunks, last = client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True})
+    for chunk in chunks:
+        texts[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
+
+    assert [choice.index for choice in whole.choices] == [0, 1, 2]
+    # What is drawn may depend on which requests share a batch, so the texts themselves are not compared.
+    assert all(choice.message.content for choice in whole.choices)
+    assert len(set(texts.values())) > 1
+    assert all(texts.values())
+    assert whole.usage is not None
+    assert last.usage is not None
+    assert whole.usage.completion_tokens == 36
+    assert last.usage.total_tokens == whole.usage.total_tokens
+
+
+def test_a_list_of_prompts_gets_a_choice_each_with_its_echo(client: openai.OpenAI) -> None:
+    prompts = ["Once upon a time", "The sun"]
+    answer = client.completions.create(model="xinfer-demo", prompt=prompts, max_tokens=4, echo=True, temperature=0)
+
+    assert [choice.index for choice in answer.choices] == [0, 1]
+    for prompt, choice in zip(prompts, answer.choices, strict=True):
+        assert choice.text.startswith(prompt)
+        assert len(choice.text) > len(prompt)
+
+
+def test_log_probabilities_spell_the_answer(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model="xinfer-demo", messages=CAPITAL, temperature=0, logprobs=True, top_logprobs=2
+    )
+    streamed = client.chat.completions.create(
+        model="xinfer-demo", messages=CAPITAL, temperature=0, logprobs=True, stream=True
+    )
+
+    choice = answer.choices[0]
+    assert choice.logprobs is not None
+    tokens = choice.logprobs.content or []
+    assert b"".join(bytes(token.bytes or ()) for token in tokens).decode() == choice.message.content
+    assert all(token.logprob <= 0 and token.top_logprobs[0].token == token.token for token in tokens)
+    pieces = [chunk.choices[0].logprobs for chunk in streamed if chunk.choices]
+    assert [t.token for piece in pieces if piece for t in piece.content or ()] == [token.token for token in tokens]
+
+
+def test_log_probabilities_of_a_text_completion_have_the_older_shape(client: openai.OpenAI) -> None:
+    choice = client.completions.create(
+        model="xinfer-demo", prompt="Once upon a time", max_tokens=4, logprobs=2, temperature=0
+    ).choices[0]
+
+    assert choice.logprobs is not None
+    assert "".join(choice.logprobs.tokens or ()) == choice.text
+    assert [len(top) for top in choice.logprobs.top_logprobs or ()] == [2, 2, 2, 2]
+
+
+def test_a_bias_keeps_a_token_out(client: openai.OpenAI) -> None:
+    def first_token(**fields: Any) -> str:
+        answer = client.completions.create(
+            model="xinfer-demo", prompt="Once upon a", max_tokens=1, temperature=0, **fields
+        )
+        return answer.choices[0].text
+
+    likely = first_token()
+    for token in range(300, 800):
+        if first_token(logit_bias={str(token): 100}) != likely:
+            return
+    pytest.fail("no bias changed the first token")

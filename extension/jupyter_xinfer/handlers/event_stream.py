@@ -31,9 +31,12 @@ class EventStream:
         if self._keep_alive is not None:
             self._keep_alive.cancel()
 
-    async def send(self, *events: bytes) -> None:
-        """Send the events in one write; returns when the socket has taken them, which is the back-pressure."""
-        self._handler.write(b"".join(b"data: " + event + b"\n\n" for event in events))
+    async def send(self, *events: bytes | tuple[str, bytes]) -> None:
+        """Send the events, each its data or its name and data, in one write.
+
+        Returns when the socket has taken them, which is the back-pressure.
+        """
+        self._handler.write(b"".join(map(_frame, events)))
         self._schedule_keep_alive()
         await self._handler.flush()
 
@@ -52,6 +55,13 @@ class EventStream:
         except StreamClosedError:
             return
         self._schedule_keep_alive()
+
+
+def _frame(event: bytes | tuple[str, bytes]) -> bytes:
+    if isinstance(event, bytes):
+        return b"data: " + event + b"\n\n"
+    name, data = event
+    return b"event: " + name.encode() + b"\ndata: " + data + b"\n\n"
 
 
 def _retrieve(future: "asyncio.Future[None]") -> None:

@@ -1,19 +1,24 @@
-"""OpenAI's response bodies, made from what replicas send.
+"""OpenAI's bodies of chat and text completions, made from what replicas send.
 
-Each class builds the bodies of one request. A stream's chunk is encoded once, straight to bytes: this runs for every
-write to every client.
+Each class builds the bodies of one request, which may have several choices. A stream's chunk is encoded once, straight
+to bytes: this runs for every write to every client.
 """
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
+from jupyter_xinfer.protocol.forced_calls import ForcedCalls
+from jupyter_xinfer.protocol.logprobs import chat_logprobs, completion_logprobs
 from xinfer_runtime.errors import XinferError
-from xinfer_runtime.messages import Delta, ToolCall, Usage
+from xinfer_runtime.messages import Delta, FinishReason, ToolCall, Usage
 
 _encoder = msgspec.json.Encoder()
+Event = bytes | tuple[str, bytes]
+"""The data of a server-sent event, with its name where it has one."""
 
 
 def error_body(error: XinferError) -> dict[str, Any]:
@@ -33,38 +38,81 @@ def usage_body(usage: Usage) -> dict[str, Any]:
     }
 
 
-def _tool_call_body(call: ToolCall) -> dict[str, Any]:
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+def summed_usage(usages: Sequence[Usage], choices_per_prompt: int = 1) -> Usage:
+    """The usage of all choices: a prompt counts once, however many choices it has."""
+    prompts = usages[::choices_per_prompt]
+    return Usage(
+        sum(usage.prompt_tokens for usage in prompts),
+        sum(usage.completion_tokens for usage in usages),
+        sum(usage.cached_tokens for usage in prompts),
+    )
 
 
-class Responses(ABC):
+class Encoder(ABC):
+    """The bodies of one request: one whole body, or the events of a stream."""
+
+    id: str
+    closing: Event | None = None
+    """What ends a stream that went well or not."""
+
+    @abstractmethod
+    def whole(self, deltas: Sequence[Delta]) -> bytes:
+        """The one body of a request that does not stream; each delta is all of one choice's deltas merged."""
+
+    @abstractmethod
+    def chunks(self, index: int, delta: Delta) -> list[Event]:
+        """The events that `delta` of choice `index` stands for: none while nothing visible came."""
+
+    def failed(self, error: XinferError) -> list[Event]:
+        """The events of a failure after the stream began; clients look for `error` in the data."""
+        return [_encoder.encode(error_body(error))]
+
+
+class Responses(Encoder):
     """What chat and text completions have in common; subclasses give the shape of one choice."""
 
     object_name: str
     chunk_object_name: str
+    closing = b"[DONE]"
 
-    def __init__(self, request_id: str, model: str, *, include_usage: bool = False) -> None:
+    def __init__(
+        self,
+        request_id: str,
+        model: str,
+        *,
+        choices: int = 1,
+        choices_per_prompt: int = 1,
+        include_usage: bool = False,
+        logprobs: bool = False,
+    ) -> None:
         self.id = request_id
         self.model = model
         self.created = int(time.time())
         self.include_usage = include_usage
+        self.logprobs = logprobs
+        self._choices_per_prompt = choices_per_prompt
+        self._usages: list[Usage | None] = [None] * choices
 
-    def whole(self, delta: Delta) -> bytes:
-        """The one body of a request that does not stream; `delta` is all its deltas merged."""
+    def whole(self, deltas: Sequence[Delta]) -> bytes:
         body = self._head(self.object_name)
-        body["choices"] = [self._whole_choice(delta)]
-        if delta.usage is not None:
-            body["usage"] = usage_body(delta.usage)
+        body["choices"] = [self._whole_choice(index, delta) for index, delta in enumerate(deltas)]
+        usages = [delta.usage for delta in deltas if delta.usage is not None]
+        body["usage"] = usage_body(summed_usage(usages, self._choices_per_prompt))
         return _encoder.encode(body)
 
-    def chunks(self, delta: Delta) -> list[bytes]:
-        """The chunks that `delta` stands for: none while nothing visible came, two at the end with usage."""
-        chunks = []
-        if delta.text or delta.tool_calls or delta.finish_reason is not None:
-            chunks.append(self._chunk([self._chunk_choice(delta)]))
-        if delta.usage is not None and self.include_usage:
-            chunks.append(self._chunk([], delta.usage))
+    def chunks(self, index: int, delta: Delta) -> list[Event]:
+        chunks: list[Event] = []
+        if self._shows(delta):
+            chunks.append(self._chunk([self._chunk_choice(index, delta)]))
+        if delta.usage is not None:
+            self._usages[index] = delta.usage
+            usages = [usage for usage in self._usages if usage is not None]
+            if self.include_usage and len(usages) == len(self._usages):
+                chunks.append(self._chunk([], summed_usage(usages, self._choices_per_prompt)))
         return chunks
+
+    def _shows(self, delta: Delta) -> bool:
+        return bool(delta.text or delta.reasoning or delta.tool_calls or delta.finish_reason or delta.logprobs)
 
     def _chunk(self, choices: list[dict[str, Any]], usage: Usage | None = None) -> bytes:
         body = self._head(self.chunk_object_name)
@@ -78,49 +126,83 @@ class Responses(ABC):
         return {"id": self.id, "object": object_name, "created": self.created, "model": self.model}
 
     @abstractmethod
-    def _whole_choice(self, delta: Delta) -> dict[str, Any]: ...
+    def _whole_choice(self, index: int, delta: Delta) -> dict[str, Any]: ...
 
     @abstractmethod
-    def _chunk_choice(self, delta: Delta) -> dict[str, Any]: ...
+    def _chunk_choice(self, index: int, delta: Delta) -> dict[str, Any]: ...
 
 
 class ChatResponses(Responses):
     object_name = "chat.completion"
     chunk_object_name = "chat.completion.chunk"
 
-    def __init__(self, request_id: str, model: str, *, include_usage: bool = False) -> None:
-        super().__init__(request_id, model, include_usage=include_usage)
-        self._calls_sent = 0
-        self._role_sent = False
+    def __init__(self, request_id: str, model: str, *, forced_calls: bool = False, **options: Any) -> None:
+        super().__init__(request_id, model, **options)
+        self._calls_sent: dict[int, int] = {}
+        """Calls sent so far, by choice; a choice that is not in it has sent nothing yet."""
+        self._readers = [ForcedCalls() for _ in self._usages] if forced_calls else []
 
-    def _whole_choice(self, delta: Delta) -> dict[str, Any]:
+    def whole(self, deltas: Sequence[Delta]) -> bytes:
+        return super().whole([self._read(index, delta) for index, delta in enumerate(deltas)])
+
+    def chunks(self, index: int, delta: Delta) -> list[Event]:
+        return super().chunks(index, self._read(index, delta))
+
+    def _read(self, index: int, delta: Delta) -> Delta:
+        return self._readers[index].apply(delta) if self._readers else delta
+
+    def _whole_choice(self, index: int, delta: Delta) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": delta.text, "refusal": None}
+        if delta.reasoning:
+            message["reasoning_content"] = delta.reasoning
         if delta.tool_calls:
             message["tool_calls"] = [_tool_call_body(call) for call in delta.tool_calls]
             message["content"] = delta.text or None
-        return {"index": 0, "message": message, "logprobs": None, "finish_reason": delta.finish_reason}
+        return {"index": index, "message": message, **self._ending(delta)}
 
-    def _chunk_choice(self, delta: Delta) -> dict[str, Any]:
+    def _chunk_choice(self, index: int, delta: Delta) -> dict[str, Any]:
         content: dict[str, Any] = {}
-        if not self._role_sent:
-            self._role_sent = True
+        if index not in self._calls_sent:
+            self._calls_sent[index] = 0
             content["role"] = "assistant"
             content["content"] = ""
+        if delta.reasoning:
+            content["reasoning_content"] = delta.reasoning
         if delta.text:
             content["content"] = delta.text
         if delta.tool_calls:
+            sent = self._calls_sent[index]
             content["tool_calls"] = [
-                {"index": self._calls_sent + i, **_tool_call_body(call)} for i, call in enumerate(delta.tool_calls)
+                {"index": sent + i, **_tool_call_body(call)} for i, call in enumerate(delta.tool_calls)
             ]
-            self._calls_sent += len(delta.tool_calls)
-        return {"index": 0, "delta": content, "logprobs": None, "finish_reason": delta.finish_reason}
+            self._calls_sent[index] = sent + len(delta.tool_calls)
+        return {"index": index, "delta": content, **self._ending(delta)}
+
+    def _ending(self, delta: Delta) -> dict[str, Any]:
+        logprobs = chat_logprobs(delta.logprobs) if self.logprobs else None
+        return {"logprobs": logprobs, "finish_reason": delta.finish_reason}
 
 
 class CompletionResponses(Responses):
     object_name = "text_completion"
     chunk_object_name = "text_completion"
 
-    def _whole_choice(self, delta: Delta) -> dict[str, Any]:
-        return {"index": 0, "text": delta.text, "logprobs": None, "finish_reason": delta.finish_reason}
+    def __init__(self, request_id: str, model: str, *, echoes: Sequence[str] = ("",), **options: Any) -> None:
+        super().__init__(request_id, model, choices=len(echoes), **options)
+        self._echoes = list(echoes)
+        """What still goes before the text of each choice."""
+        self._offsets = [0] * len(echoes)
+
+    def _whole_choice(self, index: int, delta: Delta) -> dict[str, Any]:
+        logprobs = None
+        if self.logprobs:
+            logprobs, self._offsets[index] = completion_logprobs(delta.logprobs, self._offsets[index])
+        text, self._echoes[index] = self._echoes[index] + delta.text, ""
+        reason = FinishReason.STOP if delta.finish_reason is FinishReason.TOOL_CALLS else delta.finish_reason
+        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
 
     _chunk_choice = _whole_choice
+
+
+def _tool_call_body(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}

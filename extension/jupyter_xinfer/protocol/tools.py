@@ -1,0 +1,125 @@
+"""Tools that a caller offers, and the constraint that makes a model call one where the caller insists.
+
+Without insistence the model calls as it was trained to, and the replica's parser for its family reads that. Where a
+call is required, the output is one JSON object per line, `{"name": ..., "arguments": {...}}`, whatever the family:
+`forced_calls.py` reads it.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+from xinfer_runtime.errors import InvalidRequest
+from xinfer_runtime.messages import Constraint, ConstraintKind
+
+MAX_TOOLS = 128
+_ARGUMENTS = "#/properties/arguments"
+_ANY_OBJECT: dict[str, Any] = {"type": "object", "properties": {}}
+
+
+class FunctionTool(Struct):
+    name: Annotated[str, Meta(min_length=1, max_length=64)]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+    def as_template_tool(self) -> dict[str, Any]:
+        return {
+            "type": "function",
+            "function": {
+                "name": self.name,
+                "description": self.description or "",
+                "parameters": self.parameters or _ANY_OBJECT,
+            },
+        }
+
+    def call_schema(self) -> dict[str, Any]:
+        """The JSON schema of one call of this function."""
+        arguments = dict(rebased(self.parameters or {}, _ARGUMENTS))
+        arguments.setdefault("type", "object")
+        return {
+            "type": "object",
+            "properties": {"name": {"const": self.name}, "arguments": arguments},
+            "required": ["name", "arguments"],
+            "additionalProperties": False,
+        }
+
+
+class Tool(Struct):
+    type: Literal["function"]
+    function: FunctionTool
+
+
+class NamedFunction(Struct):
+    name: str
+
+
+class NamedChoice(Struct):
+    type: Literal["function"]
+    function: NamedFunction
+
+
+ToolChoice = Literal["none", "auto", "required"] | NamedChoice
+
+
+class OfferedTools(Struct, frozen=True):
+    """What a replica is told: the tools for the template, and what the output must be where a call is required."""
+
+    functions: tuple[FunctionTool, ...] = ()
+    constraint: Constraint | None = None
+
+    @property
+    def for_template(self) -> tuple[dict[str, Any], ...]:
+        return tuple(function.as_template_tool() for function in self.functions)
+
+
+def offered_tools(tools: Sequence[Tool] | None, choice: ToolChoice | None, parallel: bool | None) -> OfferedTools:
+    """What `tools`, `tool_choice` and `parallel_tool_calls` mean. Raises `InvalidRequest` that names the field."""
+    if not tools:
+        if choice is not None and choice != "none":
+            raise InvalidRequest("`tool_choice` is only allowed together with `tools`.", param="tool_choice")
+        return OfferedTools()
+    if len(tools) > MAX_TOOLS:
+        raise InvalidRequest(f"`tools` takes at most {MAX_TOOLS} tools.", param="tools")
+    functions = tuple(tool.function for tool in tools)
+    if choice == "none":
+        return OfferedTools()
+    if isinstance(choice, NamedChoice):
+        named = [function for function in functions if function.name == choice.function.name]
+        if not named:
+            raise InvalidRequest(
+                f"`tool_choice` names {choice.function.name!r}, which is not among `tools`.", param="tool_choice"
+            )
+        return OfferedTools(functions, Constraint(ConstraintKind.JSON_SCHEMA, named[0].call_schema()))
+    if choice == "required":
+        return OfferedTools(functions, _one_or_more(functions, several=parallel is not False))
+    if parallel is False:
+        raise InvalidRequest(
+            "`parallel_tool_calls` can be false only where `tool_choice` is 'required' or names a function.",
+            param="parallel_tool_calls",
+        )
+    return OfferedTools(functions)
+
+
+def _one_or_more(functions: Sequence[FunctionTool], *, several: bool) -> Constraint:
+    """Calls of any of `functions`, one per line where there may be `several`, as a grammar in Lark's notation."""
+    rules = [f"call_{i}: %json {json.dumps(function.call_schema())}" for i, function in enumerate(functions)]
+    any_call = " | ".join(f"call_{i}" for i in range(len(functions)))
+    start = 'start: call ("\\n" call)*' if several else "start: call"
+    return Constraint(ConstraintKind.GRAMMAR, "\n".join([start, f"call: {any_call}", *rules]))
+
+
+def rebased(schema: Any, root: str) -> Any:
+    """`schema` with its references to itself changed to where it lies in another document, the JSON pointer `root`."""
+    if isinstance(schema, dict):
+        return {
+            key: root + value[1:]
+            if key == "$ref" and isinstance(value, str) and value.startswith("#")
+            else rebased(value, root)
+            for key, value in schema.items()
+        }
+    if isinstance(schema, list):
+        return [rebased(item, root) for item in schema]
+    return schema

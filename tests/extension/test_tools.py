@@ -1,0 +1,74 @@
+"""Tools: what makes a model call one, checked with the library that compiles constraints."""
+
+import json
+from typing import Any
+
+import llguidance
+import pytest
+
+from jupyter_xinfer.protocol.tools import (
+    FunctionTool,
+    NamedChoice,
+    NamedFunction,
+    OfferedTools,
+    Tool,
+    ToolChoice,
+    offered_tools,
+)
+
+CITY = FunctionTool(
+    name="weather",
+    parameters={
+        "type": "object",
+        "properties": {"city": {"$ref": "#/$defs/city"}},
+        "required": ["city"],
+        "$defs": {"city": {"type": "string", "minLength": 1}},
+    },
+)
+TIME = FunctionTool(name="time")
+
+
+def offered(choice: ToolChoice | None, parallel: bool | None = None) -> OfferedTools:
+    return offered_tools([Tool("function", CITY), Tool("function", TIME)], choice, parallel)
+
+
+def accepts(offer: OfferedTools, text: str) -> bool:
+    """Whether the constraint allows `text` as a whole output, with one token per byte."""
+    assert offer.constraint is not None
+    value = offer.constraint.value
+    kind = "lark" if isinstance(value, str) else "json_schema"
+    grammar = llguidance.grammar_from(kind, value if isinstance(value, str) else json.dumps(value))
+    matcher = llguidance.LLMatcher(llguidance.LLTokenizer("byte"), grammar)
+    assert not matcher.is_error(), matcher.get_error()
+    tokens = list(text.encode())
+    return bool(matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting())
+
+
+ROME = '{"name": "weather", "arguments": {"city": "Rome"}}'
+NOW = '{"name": "time", "arguments": {}}'
+
+
+@pytest.mark.parametrize(
+    ("choice", "parallel", "text", "allowed"),
+    [
+        ("required", None, ROME, True),
+        ("required", None, f"{ROME}\n{NOW}", True),
+        ("required", None, "Hello!", False),
+        ("required", None, '{"name": "weather", "arguments": {"city": 3}}', False),
+        ("required", None, '{"name": "weather", "arguments": {"city": ""}}', False),
+        ("required", None, '{"name": "other", "arguments": {}}', False),
+        ("required", False, ROME, True),
+        ("required", False, f"{ROME}\n{NOW}", False),
+        (NamedChoice("function", NamedFunction("weather")), None, ROME, True),
+        (NamedChoice("function", NamedFunction("weather")), None, NOW, False),
+    ],
+)
+def test_a_forced_call_is_a_call_of_an_offered_tool_with_arguments_of_its_schema(
+    choice: Any, parallel: bool | None, text: str, allowed: bool
+) -> None:
+    assert accepts(offered(choice, parallel), text) is allowed
+
+
+def test_a_free_choice_constrains_nothing() -> None:
+    assert offered("auto").constraint is None
+    assert offered("none").functions == ()
