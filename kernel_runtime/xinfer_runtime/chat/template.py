@@ -40,6 +40,7 @@ class ChatTemplate:
             raise InvalidRequest(f"The chat template in the model file does not compile: {error}") from error
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
         self.takes_tools = "tools" in source
+        self.source = source
 
     def render(
         self,
