@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from xinfer_runtime.engines.llama_cpp.prefix_cache import Remove, Share
 from xinfer_runtime.engines.llama_cpp.scheduler import Limits, Scheduler, Step, TokenSequence
 
 
@@ -62,7 +63,7 @@ def test_a_removed_sequence_gives_back_slot_and_cells_at_once() -> None:
     slot = run(scheduler).work[0].sequence.slot
     scheduler.remove(1)
     assert (scheduler.running, scheduler.cells_used, scheduler.idle) == (0, 0, True)
-    assert scheduler.plan().freed == [slot]
+    assert scheduler.plan().operations == [Remove(slot, 0)]
 
 
 def test_a_waiting_sequence_can_be_removed() -> None:
@@ -155,22 +156,43 @@ def test_a_budget_smaller_than_the_slots_is_refused() -> None:
 
 
 class Cache:
-    """What llama.cpp's memory would hold: per slot, the tokens at positions 0, 1, 2, ..."""
+    """What llama.cpp's unified memory would hold: cells, each of some sequences, with all tokens up to its own."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.slots: dict[int, list[int]] = {}
+        self.cells: list[tuple[set[int], tuple[int, ...]]] = []
+
+    def of(self, sequence: int) -> list[tuple[int, ...]]:
+        return sorted((tokens for owners, tokens in self.cells if sequence in owners), key=len)
 
     def apply(self, step: Step) -> None:
-        for slot in step.freed:
-            self.slots.pop(slot, None)
+        for operation in step.operations:
+            if isinstance(operation, Share):
+                assert operation.source != operation.target
+                shared = [o for o, tokens in self.cells if operation.source in o and self._within(operation, tokens)]
+                assert len(shared) == operation.end - operation.start, "the source does not have what is shared"
+                for owners in shared:
+                    assert operation.target not in owners
+                    owners.add(operation.target)
+            else:
+                for owners, tokens in self.cells:
+                    if self._within(operation, tokens):
+                        owners.discard(operation.sequence)
+        self.cells = [cell for cell in self.cells if cell[0]]
         for work in step.work:
-            cached = self.slots.setdefault(work.sequence.slot, [])
-            assert len(cached) == work.start, "a hole or an overlap in the positions"
-            cached += work.sequence.tokens[work.start : work.start + work.count]
+            tokens = tuple(work.sequence.tokens)
+            expected = [tokens[: n + 1] for n in range(work.start)]
+            assert self.of(work.sequence.slot) == expected, "a hole, an overlap, or another's tokens"
+            ends = range(work.start + 1, work.start + work.count + 1)
+            self.cells += [({work.sequence.slot}, tokens[:end]) for end in ends]
         assert sum(work.count for work in step.work) <= self.limits.token_budget
-        assert sum(map(len, self.slots.values())) <= self.limits.cells
-        assert all(0 <= slot < self.limits.slots for slot in self.slots)
+        assert len(self.cells) <= self.limits.cells
+        sequences = max(self.limits.slots, self.limits.kv_sequences)
+        assert all(0 <= sequence < sequences for owners, _ in self.cells for sequence in owners)
+
+    @staticmethod
+    def _within(operation: Remove | Share, tokens: tuple[int, ...]) -> bool:
+        return operation.start < len(tokens) and (operation.end < 0 or len(tokens) <= operation.end)
 
 
 requests = st.tuples(
@@ -178,31 +200,47 @@ requests = st.tuples(
     st.integers(1, 20),  # prompt
     st.integers(1, 20),  # tokens to generate
     st.booleans(),  # resumes in the middle of its prompt
-    st.one_of(st.none(), st.integers(0, 30)),  # is aborted at this step
+    st.one_of(st.none(), st.integers(0, 30)),  # ends at this step before its time
+    st.booleans(),  # ends so by a failure
+    st.integers(0, 3),  # which conversation it belongs to
+    st.integers(0, 20),  # how much of that it begins with
 )
 
 
-@settings(max_examples=300, deadline=None)
+def conversation(number: int, common: int, length: int) -> list[int]:
+    """Tokens of which the first `common` are those of others with the same number. All begin alike."""
+    return [7, 7, 7, *[number] * common, *range(100, 100 + length)][:length]
+
+
+@settings(max_examples=400, deadline=None)
 @given(
     arrivals=st.lists(requests, max_size=12),
     cells=st.integers(40, 80),
     slots=st.integers(1, 5),
     extra=st.integers(0, 20),
+    retained=st.sampled_from([None, 0, 15, 80]),
+    more_sequences=st.integers(0, 6),
 )
 def test_every_request_ends_with_all_its_tokens_computed_whatever_comes(
-    arrivals: list[tuple[int, int, int, bool, int | None]], cells: int, slots: int, extra: int
+    arrivals: list[tuple[int, int, int, bool, int | None, bool, int, int]],
+    cells: int,
+    slots: int,
+    extra: int,
+    retained: int | None,
+    more_sequences: int,
 ) -> None:
-    limits = Limits(cells, slots, token_budget=slots + extra)
+    limits = Limits(cells, slots, slots + extra, retained, slots + more_sequences)
     scheduler, cache = Scheduler(limits), Cache(limits)
-    left = {key: wanted for key, (_, _, wanted, _, _) in enumerate(arrivals)}
-    aborted: set[int] = set()
+    left = {key: arrival[2] for key, arrival in enumerate(arrivals)}
+    gone: set[int] = set()
     for now in range(5000):
-        for key, (arrives, length, _, resumes, aborts) in enumerate(arrivals):
+        for key, (arrives, length, _, resumes, ends, fails, number, common) in enumerate(arrivals):
             if arrives == now:
-                scheduler.add(TokenSequence(key, [key] * length, length // 2 if resumes else None))
-            if aborts == now and arrives <= now and left[key]:
-                scheduler.remove(key)
-                aborted.add(key)
+                tokens = conversation(number, common, length)
+                scheduler.add(TokenSequence(key, tokens, max(1, length // 2) if resumes else None))
+            if ends == now and arrives <= now and left[key]:
+                (scheduler.discard if fails else scheduler.remove)(key)
+                gone.add(key)
         step = scheduler.plan()
         cache.apply(step)
         scheduler.computed(step)
@@ -210,14 +248,102 @@ def test_every_request_ends_with_all_its_tokens_computed_whatever_comes(
             break
         for work in step.work:
             key = work.sequence.key
-            assert key not in aborted
+            assert key not in gone
             if work.samples:
-                assert cache.slots[work.sequence.slot] == [key] * len(work.sequence.tokens)
                 left[key] -= 1
                 if left[key]:
-                    scheduler.append(key, key)
+                    scheduler.append(key, 1 + left[key] % 3)
                 else:
                     scheduler.remove(key)
+        assert scheduler.cells_cached <= (retained or 0)
     assert scheduler.idle
     assert scheduler.cells_used == 0
-    assert all(key in aborted or tokens == 0 for key, tokens in left.items())
+    assert all(key in gone or tokens == 0 for key, tokens in left.items())
+    cache.apply(scheduler.plan())
+    assert len(cache.cells) == scheduler.cells_cached
+
+
+def sharing(slots: int = 4, cells: int = 1000, retained: int = 1000, token_budget: int = 64) -> Scheduler:
+    return Scheduler(Limits(cells, slots, token_budget, retained, 2 * slots))
+
+
+def test_a_request_computes_only_what_no_earlier_one_did() -> None:
+    scheduler = sharing()
+    scheduler.add(sequence(1, 40))
+    run(scheduler)
+    scheduler.remove(1)
+    scheduler.add(TokenSequence(2, [*range(30), 99, 98]))
+    assert shape(run(scheduler)) == [(2, 30, 2, True)]
+    assert scheduler.cached(2) == scheduler.tokens_cached == 30
+
+
+def test_the_same_prompt_again_computes_its_last_token() -> None:
+    scheduler = sharing()
+    scheduler.add(sequence(1, 40))
+    run(scheduler)
+    scheduler.add(sequence(2, 40))
+    assert shape(scheduler.plan()) == [(1, 40, 1, True), (2, 39, 1, True)]
+
+
+def test_the_next_turn_of_a_conversation_goes_on_after_the_answer() -> None:
+    scheduler = sharing()
+    first = sequence(1, 20)
+    scheduler.add(first)
+    for _ in range(10):
+        run(scheduler)
+    scheduler.remove(1)
+    scheduler.add(TokenSequence(2, [*first.tokens, 77, 78]))
+    assert shape(scheduler.plan()) == [(2, 29, 3, True)]
+
+
+def test_a_prompt_common_to_requests_that_come_together_is_computed_once() -> None:
+    scheduler = sharing(slots=40, cells=4000, retained=4000)
+    for key in range(32):
+        scheduler.add(TokenSequence(key, [*range(1000), 2000 + key]))
+    computed = 0
+    while any(len(each.tokens) < 1002 for each in scheduler._known.values()):
+        computed += sum(work.count for work in run(scheduler).work if work.start < 1001)
+    assert 1000 + 32 <= computed <= 1000 + 32 + 64
+    assert scheduler.cells_used < 1000 + 100
+
+
+def test_the_least_recently_used_goes_first_and_before_anybody_is_preempted() -> None:
+    scheduler = sharing(cells=100)
+    for key in (1, 2, 1000):
+        scheduler.add(TokenSequence(key, list(range(key, key + 30))))
+        run(scheduler)
+        scheduler.remove(key)
+    scheduler.add(TokenSequence(2000, list(range(2000, 2050))))
+    run(scheduler)
+    assert scheduler.preemptions == 0
+    assert [scheduler._cache.match(list(range(key, key + 30)), 30).length for key in (1, 2, 1000)] == [0, 20, 30]
+
+
+def test_what_a_failed_request_computed_is_not_used_again() -> None:
+    scheduler = sharing()
+    scheduler.add(sequence(1, 40))
+    run(scheduler)
+    scheduler.add(sequence(2, 50))
+    run(scheduler)
+    scheduler.discard(2)
+    assert shape(run(scheduler)) == [(1, 41, 1, True)]
+    scheduler.add(sequence(3, 40))
+    assert shape(run(scheduler))[1:] == [(3, 0, 40, True)]
+
+
+def test_tokens_to_be_computed_singly_are_not_taken_from_others() -> None:
+    scheduler = sharing()
+    scheduler.add(sequence(1, 20))
+    run(scheduler)
+    scheduler.remove(1)
+    scheduler.add(sequence(2, 20, singly_from=15))
+    assert shape(scheduler.plan()) == [(2, 15, 1, False)]
+
+
+def test_without_a_prefix_cache_nothing_is_kept() -> None:
+    scheduler = Scheduler(Limits(cells=100, slots=2, token_budget=64))
+    for key in (1, 2):
+        scheduler.add(sequence(key, 20))
+        assert shape(run(scheduler)) == [(key, 0, 20, True)]
+        scheduler.remove(key)
+    assert scheduler.cells_cached == 0

@@ -1,6 +1,6 @@
 """The size of the KV cache."""
 
-from xinfer_runtime.engines.llama_cpp.sizing import CacheShape, choose
+from xinfer_runtime.engines.llama_cpp.sizing import CacheShape, choose, kv_sequences, retained_cells
 
 SMALL = CacheShape(key_values=1024)
 
@@ -28,3 +28,14 @@ def test_cells_are_bounded_by_number_and_by_memory() -> None:
 def test_one_sequence_always_fits_at_full_length() -> None:
     wide = CacheShape(key_values=1 << 20)
     assert choose(wide, trained_context=8192, context_length=50_000).cells >= 50_000
+
+
+def test_the_cache_has_sequences_for_ended_requests_beside_the_running_ones() -> None:
+    assert [kv_sequences(running, sharing=True) for running in (1, 16, 64, 256)] == [16, 32, 128, 256]
+    assert kv_sequences(64, sharing=False) == 64
+
+
+def test_a_cpu_keeps_fewer_cells_that_nobody_needs() -> None:
+    assert retained_cells(32768, on_gpu=False, sharing=True) == 8192
+    assert retained_cells(32768, on_gpu=True, sharing=True) == 32768
+    assert retained_cells(32768, on_gpu=True, sharing=False) is None

@@ -8,6 +8,7 @@ from xinfer_runtime.catalog.gguf_file import read_gguf
 from xinfer_runtime.catalog.locate import locate
 from xinfer_runtime.chat.template import ChatTemplate
 from xinfer_runtime.engines.llama_cpp import sizing
+from xinfer_runtime.engines.llama_cpp.constraint_compiler import ConstraintCompiler
 from xinfer_runtime.engines.llama_cpp.cores import threads_for, usable_cores
 from xinfer_runtime.engines.llama_cpp.generation import TokenFacts
 from xinfer_runtime.engines.llama_cpp.model import Context, Weights, load_weights, supports_gpu
@@ -55,7 +56,7 @@ def load_model(spec: ModelSpec, options: Options, proceed: Proceed) -> LoadedMod
         proceed(_WEIGHTS_SHARE, "making the KV cache")
         default_budget = sizing.GPU_TOKEN_BUDGET if gpu_layers else sizing.CPU_TOKEN_BUDGET
         budget = max(options.token_budget or default_budget, size.max_sequences)
-        loaded = _with_context(weights, size, budget, options)
+        loaded = _with_context(weights, size, budget, options, on_gpu=gpu_layers != 0)
     except BaseException:
         weights.free()
         raise
@@ -88,21 +89,25 @@ def _in_steps(proceed: Proceed) -> Callable[[float], bool]:
     return report
 
 
-def _with_context(weights: Weights, size: sizing.CacheSize, budget: int, options: Options) -> LoadedModel:
+def _with_context(weights: Weights, size: sizing.CacheSize, budget: int, options: Options, on_gpu: bool) -> LoadedModel:
     length = min(size.context_length, options.kv_cells or size.cells)
     threads = options.threads or threads_for(weights.bytes, usable_cores())
-    context = Context(weights, options.kv_cells or size.cells, size.max_sequences, budget, threads)
+    sharing = options.prefix_cache and weights.shares_prefixes
+    kv_sequences = sizing.kv_sequences(size.max_sequences, sharing)
+    context = Context(weights, options.kv_cells or size.cells, kv_sequences, budget, threads)
+    # llama.cpp rounds the number of cells up; an option is taken at its word.
+    cells = options.kv_cells or context.cells
     vocabulary = weights.vocabulary
+    constraints = ConstraintCompiler(vocabulary.piece, vocabulary.size, vocabulary.end_of_generation)
     template = _template(weights)
     tool_template = _template(weights, "tool_use")
     templates = [each for each in (template, tool_template) if isinstance(each, ChatTemplate)]
     return LoadedModel(
         weights=weights,
         context=context,
-        # llama.cpp rounds the number of cells up; an option is taken at its word.
-        limits=Limits(options.kv_cells or context.cells, size.max_sequences, budget),
+        limits=Limits(cells, size.max_sequences, budget, sizing.retained_cells(cells, on_gpu, sharing), kv_sequences),
         prompts=PromptBuilder(vocabulary, template, tool_template, length),
-        facts=TokenFacts(vocabulary.piece, vocabulary.end_of_generation, length),
+        facts=TokenFacts(vocabulary.piece, vocabulary.end_of_generation, length, constraints),
         info=ModelInfo(
             context_length=length,
             vocab_size=vocabulary.size,
@@ -110,6 +115,7 @@ def _with_context(weights: Weights, size: sizing.CacheSize, budget: int, options
             parameters=weights.parameters,
             memory_bytes=context.memory_bytes,
             architecture=weights.architecture,
+            prefix_cache=sharing,
         ),
     )
 

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
+import msgspec
+
 from xinfer_runtime.engines.llama_cpp.generation import Generation
 from xinfer_runtime.engines.llama_cpp.model import DECODED, NO_CELLS, Chunk, Context
 from xinfer_runtime.engines.llama_cpp.sampler import sample
@@ -106,8 +108,7 @@ class EngineLoop:
 
     def _step(self) -> None:
         step = self._scheduler.plan()
-        for slot in step.freed:
-            self._context.forget(slot)
+        self._context.change(step.operations)
         if not step.work:
             return
         code = self._context.decode(
@@ -142,7 +143,8 @@ class EngineLoop:
             if token is None:
                 broken.append(key)
                 continue
-            self._outcomes.append((key, generation.accept(token)))
+            delta = generation.accept(token)
+            self._outcomes.append((key, self._with_cached_tokens(key, delta) if delta.usage is not None else delta))
             if generation.finish_reason is None:
                 self._scheduler.append(key, token)
             else:
@@ -151,6 +153,11 @@ class EngineLoop:
         self.throughput.count(len(keys) - len(broken))
         if broken:
             self._fail(broken, "the model computed values that are not numbers")
+
+    def _with_cached_tokens(self, key: int, delta: Delta) -> Delta:
+        assert delta.usage is not None
+        cached = min(self._scheduler.cached(key), delta.usage.prompt_tokens)
+        return msgspec.structs.replace(delta, usage=msgspec.structs.replace(delta.usage, cached_tokens=cached))
 
     def _drop(self, key: int) -> None:
         del self._generations[key]
@@ -162,7 +169,8 @@ class EngineLoop:
         info = EngineError(f"The engine failed on this request: {reason}").info
         for key in keys:
             self._outcomes.append((key, Delta(id=self._generations[key].request_id, error=info)))
-            self._drop(key)
+            del self._generations[key]
+            self._scheduler.discard(key)
 
     def _start_over(self, reason: str) -> None:
         """End all requests with an error and go on empty."""
@@ -176,6 +184,7 @@ class EngineLoop:
             waiting=self._scheduler.waiting,
             kv_used=self._scheduler.cells_used,
             kv_total=self._limits.cells,
+            cached_tokens=self._scheduler.tokens_cached,
             prompt_tokens=self._prompt_tokens,
             completion_tokens=self._completion_tokens,
         )

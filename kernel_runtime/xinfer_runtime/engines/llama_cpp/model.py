@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xinfer_runtime.engines.llama_cpp import native_log
+from xinfer_runtime.engines.llama_cpp.prefix_cache import Operation, Share
 from xinfer_runtime.engines.llama_cpp.vocabulary import Vocabulary
 from xinfer_runtime.errors import Cancelled, EngineError, InvalidRequest, ModelFileError
 
@@ -39,6 +40,9 @@ class Weights:
     parameters: int
     bytes: int
     architecture: str
+    shares_prefixes: bool
+    """Whether cells of one sequence can be used by another: not where a state sums up all tokens so far (recurrent
+    layers), nor where cells outside a sliding window are dropped."""
     bos_text: str
     eos_text: str
 
@@ -89,6 +93,11 @@ def load_weights(path: Path, gpu_layers: int, proceed: Callable[[float], bool]) 
         parameters=llama_cpp.llama_model_n_params(handle),
         bytes=llama_cpp.llama_model_size(handle),
         architecture=_metadata(handle, "general.architecture"),
+        shares_prefixes=not (
+            llama_cpp.llama_model_is_recurrent(handle)
+            or llama_cpp.llama_model_is_hybrid(handle)
+            or llama_cpp.llama_model_n_swa(handle) > 0
+        ),
         bos_text=vocabulary.text(vocabulary.bos),
         eos_text=vocabulary.text(vocabulary.eos),
     )
@@ -112,15 +121,15 @@ class Chunk:
 
 
 class Context:
-    """A KV cache over some weights, and the forward pass. Belongs to one thread."""
+    """A KV cache for `kv_sequences` over some weights, and the forward pass. Belongs to one thread."""
 
-    def __init__(self, weights: Weights, cells: int, max_sequences: int, token_budget: int, threads: int) -> None:
+    def __init__(self, weights: Weights, cells: int, kv_sequences: int, token_budget: int, threads: int) -> None:
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = cells
         params.n_batch = params.n_ubatch = token_budget
-        params.n_seq_max = max_sequences
+        params.n_seq_max = kv_sequences
         # One row of logits per sequence: the default keeps room for a row per token, 300 MB with a large vocabulary.
-        params.n_outputs_max = max_sequences
+        params.n_outputs_max = kv_sequences
         params.n_threads = params.n_threads_batch = threads
         params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO
         params.kv_unified = True
@@ -176,9 +185,15 @@ class Context:
         pointer = llama_cpp.llama_get_logits(self._handle)
         return np.ctypeslib.as_array(pointer, shape=(rows, self._vocab_size))
 
-    def forget(self, slot: int) -> None:
-        """Free every cell of a sequence."""
-        llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1)
+    def change(self, operations: Sequence[Operation]) -> None:
+        """Carry out the operations on the cells. Raises EngineError if the cache cannot."""
+        for operation in operations:
+            if isinstance(operation, Share):
+                llama_cpp.llama_memory_seq_cp(
+                    self._memory, operation.source, operation.target, operation.start, operation.end
+                )
+            elif not llama_cpp.llama_memory_seq_rm(self._memory, operation.sequence, operation.start, operation.end):
+                raise EngineError(f"llama.cpp cannot free part of a sequence: {operation}")
 
     def forget_all(self) -> None:
         """Free every cell."""

@@ -16,6 +16,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     token_budget: int | None = None
     """Tokens in one forward pass; by default those of `sizing`. Smaller disturbs running answers less while a prompt is
     computed; too small makes prompts slow."""
+    prefix_cache: bool = True
+    """Whether what was computed for one request is used again for the beginning of another's prompt, where the model
+    allows it."""
     exact_resume_tokens: int = 256
     """A resumed request with at most so many tokens is recomputed as it was computed at first, one token a step, which
     continues a greedy or seeded text exactly when nothing else runs. Longer ones are computed like a prompt: much

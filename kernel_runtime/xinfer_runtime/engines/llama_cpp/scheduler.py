@@ -4,22 +4,34 @@ Continuous batching in the manner of Orca (Yu et al., OSDI 2022) with chunked pr
 OSDI 2024) and preemption by recomputation (Kwon et al., vLLM, SOSP 2023): every step decodes one token of each
 running sequence and fills the rest of the token budget with prompts, oldest request first.
 
-A running sequence owns one cell per token it has, also for those not yet computed. So prompts that have been admitted
-always fit, and only a growing sequence can use up the cells; then the youngest running sequence gives its cells back
-and waits, first in the line, to be computed again.
+A running sequence needs one cell per token it has, also for those not yet computed; cells of a common prefix count
+once (see `prefix_cache`). So prompts that have been admitted always fit, and only a growing sequence can use up the
+cells. Then cached cells that nobody needs are freed, and when there are none, the youngest running sequence waits,
+first in the line, to be computed again.
 """
 
 from collections import deque
 from dataclasses import dataclass, field
 
+from xinfer_runtime.engines.llama_cpp.prefix_cache import Node, Operation, PrefixCache
+
+_WORTH_WAITING = 32
+"""Tokens of a common prefix for which a request waits while another computes them."""
+
 
 @dataclass(frozen=True)
 class Limits:
-    """`cells` in the KV cache, `slots` sequences at once, `token_budget` tokens per step (at least one per slot)."""
+    """`cells` in the KV cache, `slots` sequences at once, `token_budget` tokens per step (at least one per slot).
+
+    `retained` cells at most are kept for later requests when nobody needs them; None shares no prefixes. The KV cache
+    has `kv_sequences`, at least one per slot; more of them let more ended requests be kept.
+    """
 
     cells: int
     slots: int
     token_budget: int
+    retained: int | None = None
+    kv_sequences: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.slots <= self.token_budget or self.cells < 1:
@@ -38,11 +50,22 @@ class TokenSequence:
     tokens: list[int]
     singly_from: int | None = None
     slot: int = -1
+    """Its sequence in the KV cache, -1 while it waits."""
     computed: int = 0
+    path: Node | None = None
+    """The end of the prefix that others may use, while it runs."""
+    prompt: int = 0
+    """Tokens it had when it was admitted."""
+    cached: int | None = None
+    """Tokens that did not have to be computed when it was first admitted."""
 
     @property
     def uncomputed(self) -> int:
         return len(self.tokens) - self.computed
+
+    @property
+    def shared(self) -> int:
+        return self.path.end if self.path is not None else 0
 
     def next_chunk(self, room: int) -> int:
         """How many tokens to compute next, when there is room for so many."""
@@ -64,17 +87,17 @@ class Work:
 
 @dataclass
 class Step:
-    """One forward pass. The cells of `freed` slots must be freed before it."""
+    """One forward pass. The operations must be carried out on the KV cache before it, in their order."""
 
     work: list[Work] = field(default_factory=list)
-    freed: list[int] = field(default_factory=list)
+    operations: list[Operation] = field(default_factory=list)
 
 
 class Scheduler:
     """Sequences waiting and running. Every sequence must fit into the cells on its own.
 
-    Use: `add` at any time; `plan` a step; compute it; `computed(step)`; for each work that samples, `append` a token or
-    `remove` the sequence.
+    Use: `add` at any time; `plan` a step; compute it; `computed(step)`; for each work that samples, `append` a token,
+    `remove` the sequence, or `discard` it if its values are worthless.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -82,11 +105,11 @@ class Scheduler:
         self._waiting: deque[TokenSequence] = deque()
         self._running: list[TokenSequence] = []  # In order of arrival, which is the order of keys.
         self._known: dict[int, TokenSequence] = {}
-        self._free_slots = list(range(limits.slots - 1, -1, -1))
-        self._freed: list[int] = []
-        self._used = 0
+        self._cache = PrefixCache(max(limits.slots, limits.kv_sequences), limits.retained)
         self._closed_door = False
         self.preemptions = 0
+        self.tokens_cached = 0
+        """Tokens of admitted sequences that did not have to be computed, all together."""
 
     @property
     def running(self) -> int:
@@ -102,7 +125,13 @@ class Scheduler:
 
     @property
     def cells_used(self) -> int:
-        return self._used
+        """Cells that running sequences need."""
+        return self._cache.pinned + sum(len(each.tokens) - each.shared for each in self._running)
+
+    @property
+    def cells_cached(self) -> int:
+        """Cells that hold what later requests may use, and nobody needs now."""
+        return self._cache.cells - self._cache.pinned
 
     def add(self, sequence: TokenSequence) -> None:
         """Put a sequence at the end of the line. Raises ValueError for one that cannot ever run."""
@@ -111,29 +140,29 @@ class Scheduler:
         self._known[sequence.key] = sequence
         self._waiting.append(sequence)
 
+    def cached(self, key: int) -> int:
+        """Tokens of a sequence that did not have to be computed when it was first admitted."""
+        return self._known[key].cached or 0
+
     def append(self, key: int, token: int) -> None:
         """A token was sampled for a running sequence."""
         self._known[key].tokens.append(token)
-        self._used += 1
 
     def remove(self, key: int) -> None:
         """The sequence has ended. Its slot is free at once; unknown keys are ignored."""
-        sequence = self._known.pop(key, None)
-        if sequence is None:
-            return
-        if sequence.slot < 0:
-            self._waiting.remove(sequence)
-        else:
-            self._vacate(sequence)
-            self._closed_door = False
+        self._end(key, trusted=True)
+
+    def discard(self, key: int) -> None:
+        """The sequence has failed: what was computed for it is used for nobody else."""
+        self._end(key, trusted=False)
 
     def plan(self) -> Step:
         """The next step; empty when there is nothing to do."""
-        while self._used > self._limits.cells:
+        while self.cells_used > self._limits.cells:
             self._preempt_youngest()
         self._admit()
-        step = Step(freed=self._freed)
-        self._freed = []
+        self._cache.evict(self.cells_used + self.cells_cached - self._limits.cells)
+        step = Step(operations=self._cache.operations())
         # A sequence that only lacks its last token decodes; it costs one token, and must never wait for a prompt.
         decoding = [sequence for sequence in self._running if sequence.uncomputed == 1]
         room = self._limits.token_budget - len(decoding)
@@ -148,13 +177,21 @@ class Scheduler:
     def computed(self, step: Step) -> None:
         """The step's forward pass succeeded."""
         for work in step.work:
-            work.sequence.computed = work.start + work.count
+            sequence = work.sequence
+            sequence.computed = work.start + work.count
+            if self._cache.sharing and sequence.path is not None and sequence.shared < sequence.prompt:
+                # At once, so that whoever comes with the same prompt need not wait for this request's end.
+                fresh = sequence.tokens[sequence.shared : min(sequence.computed, sequence.prompt)]
+                sequence.path = self._cache.commit(sequence.slot, sequence.path, fresh)
 
     def shed(self) -> bool:
-        """The cache had no place for the planned step after all: preempt the youngest, admit nobody until one ends.
+        """The cache had no place for the planned step after all: free what nobody needs, or else preempt the youngest
+        and admit nobody until one ends.
 
         Returns False, and does nothing, when only one sequence is left.
         """
+        if self._cache.evict(self.cells_cached):
+            return True
         if len(self._running) < 2:
             return False
         self._preempt_youngest()
@@ -163,19 +200,43 @@ class Scheduler:
 
     def _admit(self) -> None:
         uncommitted = self._limits.token_budget - sum(sequence.uncomputed for sequence in self._running)
-        while self._waiting and self._free_slots and uncommitted > 0 and not self._closed_door:
+        while self._waiting and len(self._running) < self._limits.slots and uncommitted > 0 and not self._closed_door:
             sequence = self._waiting[0]
+            # The last token is always computed, for its logits; tokens to be computed singly are not taken from others.
+            most = len(sequence.tokens) - 1
+            match = self._cache.match(sequence.tokens, min(most, sequence.singly_from or most))
+            if self._cache.sharing and self._is_computing_more(sequence, match.length):
+                return
             # Leave every running sequence a few cells to grow, or the newcomer is preempted before it has said
             # anything.
             reserve = 8 * len(self._running)
-            if self._used + len(sequence.tokens) + reserve > self._limits.cells and self._running:
+            needed = match.unpinned + len(sequence.tokens) - match.length
+            if self.cells_used + needed + reserve > self._limits.cells and self._running:
+                return
+            place = self._cache.enter(match)
+            if place is None:
                 return
             self._waiting.popleft()
-            sequence.slot = self._free_slots.pop()
+            sequence.slot, sequence.path = place
+            sequence.computed = sequence.shared
+            sequence.prompt = len(sequence.tokens)
+            if sequence.cached is None:
+                sequence.cached = sequence.computed
+                self.tokens_cached += sequence.computed
             self._running.append(sequence)
             self._running.sort(key=lambda each: each.key)
-            self._used += len(sequence.tokens)
             uncommitted -= sequence.uncomputed
+
+    def _is_computing_more(self, newcomer: TokenSequence, known: int) -> bool:
+        """Whether a running sequence is just computing more of the newcomer's prefix than is known."""
+        end = known + _WORTH_WAITING
+        if len(newcomer.tokens) <= end:
+            return False
+        prefix = newcomer.tokens[:end]
+        return any(
+            each.computed < end <= (each.singly_from or each.prompt) and each.tokens[:end] == prefix
+            for each in self._running
+        )
 
     def _preempt_youngest(self) -> None:
         sequence = self._running[-1]
@@ -185,9 +246,22 @@ class Scheduler:
         self._waiting.appendleft(sequence)
         self.preemptions += 1
 
-    def _vacate(self, sequence: TokenSequence) -> None:
+    def _end(self, key: int, trusted: bool) -> None:
+        sequence = self._known.pop(key, None)
+        if sequence is None:
+            return
+        if sequence.slot < 0:
+            self._waiting.remove(sequence)
+        else:
+            self._vacate(sequence, trusted)
+            self._closed_door = False
+
+    def _vacate(self, sequence: TokenSequence, trusted: bool = True) -> None:
+        assert sequence.path is not None
         self._running.remove(sequence)
-        self._used -= len(sequence.tokens)
-        self._free_slots.append(sequence.slot)
-        self._freed.append(sequence.slot)
-        sequence.slot = -1
+        if trusted:
+            rest = sequence.tokens[sequence.shared : sequence.computed]
+            self._cache.leave(sequence.slot, sequence.path, rest)
+        else:
+            self._cache.discard(sequence.slot, sequence.path)
+        sequence.slot, sequence.path = -1, None
