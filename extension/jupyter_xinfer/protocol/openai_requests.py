@@ -92,7 +92,7 @@ class ChatRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
             id=request_id,
             messages=tuple(message.as_chat_message(i) for i, message in enumerate(self.messages)),
             tools=tools.for_template,
-            parse_tool_calls=bool(tools.functions) and constraint is None,
+            parse_tool_calls=bool(tools.functions) and tools.constraint is None,
             template_kwargs=self._template_kwargs(thinks=constraint is None),
             constraint=constraint,
             sampling=self.sampling(

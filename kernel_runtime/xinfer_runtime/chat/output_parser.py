@@ -1,6 +1,6 @@
 """What the text of a chat model means: the answer, thoughts and tool calls, for the family that its template shows."""
 
-from typing import NamedTuple
+from msgspec import Struct
 
 from xinfer_runtime.chat.harmony import HarmonyParser
 from xinfer_runtime.chat.reasoning import THINK, ReasoningParser
@@ -11,10 +11,13 @@ from xinfer_runtime.messages import ToolCall
 _HARMONY_MARK = "<|channel|>"
 
 
-class Output(NamedTuple):
+class Output(Struct, frozen=True):
     text: str
     reasoning: str = ""
     calls: tuple[ToolCall, ...] = ()
+
+    def __add__(self, later: "Output") -> "Output":
+        return Output(self.text + later.text, self.reasoning + later.reasoning, self.calls + later.calls)
 
 
 class OutputParser:
