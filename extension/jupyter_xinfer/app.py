@@ -11,12 +11,17 @@ from jupyter_server.serverapp import ServerApp
 from jupyter_server.utils import url_path_join
 from traitlets import Bool, Float, List, Unicode, default
 
+from jupyter_xinfer.auth.config import AuthConfig, load_auth_config
 from jupyter_xinfer.auth.gate import Gate
+from jupyter_xinfer.auth.key_ring import KeyRing
+from jupyter_xinfer.auth.key_store import KeyStore
 from jupyter_xinfer.auth.runtime_key import RuntimeKey
+from jupyter_xinfer.auth.shape import is_key
 from jupyter_xinfer.banner import banner
 from jupyter_xinfer.handlers.routes import routes
 from jupyter_xinfer.metrics import Metrics
 from jupyter_xinfer.service import Service, ServiceConfig
+from xinfer_runtime.cluster.authority import find_credentials
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.errors import Conflict, InvalidRequest, XinferError
 from xinfer_runtime.messages import LaunchRequest
@@ -41,6 +46,10 @@ class XinferApp(ExtensionApp):
     tls_ca_file = Unicode("", help="PEM file of the CA of the cluster at scheduler_address.").tag(config=True)
     tls_cert_file = Unicode("", help="PEM file with this server's certificate for that cluster.").tag(config=True)
     tls_key_file = Unicode("", help="PEM file with the key of tls_cert_file.").tag(config=True)
+    auth_config = Unicode(
+        "",
+        help="JSON file of users with passwords and API keys. Without it, Jupyter's users and keys of the key store.",
+    ).tag(config=True)
     launch = List(Unicode(), help="Names of models to launch when the server starts.").tag(config=True)
     launch_timeout = Float(3600.0, help="Seconds a launch may take before it is given up.").tag(config=True)
     public_url = Unicode(
@@ -70,7 +79,8 @@ class XinferApp(ExtensionApp):
             credentials=self._credentials(),
             launch_timeout=self.launch_timeout,
         )
-        self.service = Service(config, Metrics(), Gate(self.runtime_key), self._emit, self.log)
+        gate = Gate(self.runtime_key, KeyRing(KeyStore(home), self.log), self._users())
+        self.service = Service(config, Metrics(), gate, self._emit, self.log)
         # Jupyter's idle shutdown looks at every setting with this ending; JupyterHub's culler at the newest of them.
         self.settings["xinfer_last_activity"] = self.service.last_activity
         self.service.on_activity(lambda now: self._server.web_app.settings.update(xinfer_last_activity=now))
@@ -149,6 +159,21 @@ class XinferApp(ExtensionApp):
     def _keep(self, task: asyncio.Task[Any]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _users(self) -> AuthConfig | None:
+        """The users of `auth_config`. A mistake in the file ends the server: it must not run with fewer doors shut."""
+        if is_key(self._server.identity_provider.token):
+            self.log.warning("Jupyter's token begins with 'sk-', as API keys do: xinfer's routes will not accept it.")
+        if not self.auth_config:
+            return None
+        try:
+            config = load_auth_config(Path(self.auth_config).expanduser())
+        except InvalidRequest as error:
+            self.log.critical("%s", error.message)
+            self.exit(1)
+        for warning in config.warnings:
+            self.log.warning("XinferApp.auth_config: %s", warning)
+        return config
 
     def _credentials(self) -> TlsCredentials | None:
         files = (self.tls_ca_file, self.tls_cert_file, self.tls_key_file)

@@ -111,6 +111,7 @@ class Service:
 
     async def scale(self, uid: str, count: int) -> ModelStatus | None:
         """Have `count` replicas; those that go finish their streams."""
+        current_principal().require_model(uid)
         self.status(uid)
         session = await self.cluster.open()
         return await session.scale(uid, count)
@@ -221,6 +222,7 @@ class Service:
         if self._router is not None:
             asyncio.get_running_loop().create_task(self._router.close())
         self._router = Router(session)
+        await self.gate.close()
         session.subscribe(self._model_changed)
         for uid in list(session.models):
             self._model_changed(uid)

@@ -1,43 +1,62 @@
 """The one place that decides who a credential belongs to.
 
-Credentials are told apart by their shape, before anybody looks them up: what begins with `sk-`, and a JWT that names
-us as its issuer, are ours and never reach Jupyter's identity provider, and so neither JupyterHub. Everything else is
-Jupyter's and never gets here.
+Ours are what begins with `sk-`, and JWTs that name us as their issuer. They never reach Jupyter's identity provider,
+and so neither JupyterHub; they open our routes only, and become no cookie. Everything else is Jupyter's and never gets
+here.
 """
 
-import re
+import time
 
+from jupyter_xinfer.auth.api_key import digest
+from jupyter_xinfer.auth.config import AuthConfig
+from jupyter_xinfer.auth.key_ring import KeyRing
+from jupyter_xinfer.auth.logins import Logins
 from jupyter_xinfer.auth.principal import EVERYTHING, Principal
 from jupyter_xinfer.auth.runtime_key import RuntimeKey
+from jupyter_xinfer.auth.shape import is_key, is_our_jwt
 from xinfer_runtime.errors import AuthenticationRequired
-
-KEY_SHAPE = "sk-"
-_BEARER = re.compile(r"(?:bearer|token)\s+(.+)", re.IGNORECASE)
-
-
-def bearer(header: str) -> str | None:
-    """The credential of an `Authorization` header."""
-    found = _BEARER.match(header)
-    return found.group(1).strip() if found is not None else None
 
 
 class Gate:
-    """Knows the service's own credentials."""
+    """Knows the service's own credentials: the runtime key, API keys of the store and of the file, and JWTs."""
 
-    def __init__(self, runtime_key: RuntimeKey) -> None:
+    def __init__(self, runtime_key: RuntimeKey, ring: KeyRing, config: AuthConfig | None = None) -> None:
+        self.logins = Logins(config, ring)
+        self._ring = ring
         self._runtime_key = runtime_key
         self._runtime_principal = Principal(kind="runtime_key", name="this server's kernels", permissions=EVERYTHING)
+        self._users_by_digest = config.by_digest if config is not None else {}
 
     def recognises(self, credential: str) -> bool:
         """Whether the shape of `credential` makes it ours to check; says nothing about whether it is valid."""
-        return credential.startswith(KEY_SHAPE)
+        return is_key(credential) or is_our_jwt(credential)
 
     async def identify(self, credential: str) -> Principal:
-        """The caller with this credential. Raises `AuthenticationRequired` for a wrong, expired or revoked one."""
+        """The caller with this credential. Raises `AuthenticationRequired` for a wrong, expired or revoked one.
+
+        Keys are found by their SHA-256: the time that takes depends on the digest, of which no guess of a key gives a
+        guesser any control, and so tells nothing about any key.
+        """
+        if not is_key(credential):
+            return await self.logins.identify(credential)
         if self._runtime_key.matches(credential):
             return self._runtime_principal
-        raise AuthenticationRequired("The API key is not valid on this server.")
+        hashed = digest(credential)
+        user = self._users_by_digest.get(hashed)
+        if user is not None:
+            return user.principal()
+        key = await self._ring.find(hashed)
+        if key is None:
+            raise AuthenticationRequired("The API key is not valid on this server.")
+        refusal = key.why_not_valid(time.time())
+        if refusal is not None:
+            raise AuthenticationRequired(refusal)
+        self._ring.note_use(key)
+        return key.principal
 
     def jupyter_user(self, name: str) -> Principal:
         """Whoever Jupyter let in owns the server or was let in by its owner; the site's authorizer has been asked."""
         return Principal(kind="jupyter", name=name, permissions=EVERYTHING)
+
+    async def close(self) -> None:
+        await self._ring.close()

@@ -20,6 +20,9 @@ class Limits(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     tokens_per_day: int | None = None
 
 
+UNLIMITED = Limits()
+
+
 class Principal(Struct, frozen=True, kw_only=True):
     """A caller whose credential was checked. `models` None is every model; `session` is the login of a JWT."""
 
@@ -27,7 +30,7 @@ class Principal(Struct, frozen=True, kw_only=True):
     name: str
     permissions: frozenset[str] = frozenset()
     models: frozenset[str] | None = None
-    limits: Limits = Limits()
+    limits: Limits = UNLIMITED
     session: str | None = None
 
     @property

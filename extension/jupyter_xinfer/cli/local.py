@@ -3,6 +3,7 @@
 import argparse
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 _EXAMPLES = """\
@@ -32,6 +33,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--launch", action="append", default=[], metavar="NAME", help="launch this model at the start; may be repeated"
     )
     parser.add_argument("--scheduler", metavar="ADDRESS", help="Dask scheduler of a cluster, such as tls://host:8786")
+    parser.add_argument("--auth-config", metavar="FILE", help="JSON file of users with passwords and API keys")
     parser.add_argument("--browser", action="store_true", help="open a browser")
     parser.set_defaults(run=run, passes_options_on=True)
 
@@ -48,6 +50,8 @@ def jupyter_arguments(arguments: argparse.Namespace, rest: list[str]) -> list[st
     found += [f"--XinferApp.launch={name}" for name in arguments.launch]
     if arguments.scheduler:
         found.append(f"--XinferApp.scheduler_address={arguments.scheduler}")
+    if arguments.auth_config:
+        found.append(f"--XinferApp.auth_config={Path(arguments.auth_config).expanduser().absolute()}")
     return found + rest
 
 

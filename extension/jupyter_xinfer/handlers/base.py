@@ -13,9 +13,9 @@ from jupyter_server.utils import ensure_async
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError
 
-from jupyter_xinfer.auth.gate import bearer
 from jupyter_xinfer.auth.permissions import ADMIN, AUTHENTICATED, PERMISSIONS, PUBLIC
 from jupyter_xinfer.auth.principal import NOBODY, Principal, set_current_principal
+from jupyter_xinfer.auth.shape import bearer
 from jupyter_xinfer.protocol.openai_responses import error_body
 from jupyter_xinfer.service import Service
 from xinfer_runtime.errors import (

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from jupyter_xinfer.handlers.auth import AuthRequiredHandler
+from jupyter_xinfer.handlers.auth import AuthRequiredHandler, LogoutHandler, RefreshHandler, TokenHandler
 from jupyter_xinfer.handlers.base import UnknownRoute
 from jupyter_xinfer.handlers.dashboard import DashboardHandler, DashboardSocketHandler
 from jupyter_xinfer.handlers.health import HealthHandler
@@ -28,7 +28,6 @@ def routes(service: Service) -> list[tuple[str, type[Any], dict[str, Any]]]:
         (r"/health", HealthHandler),
         (r"/v1/chat/completions", ChatHandler),
         (r"/v1/completions", CompletionHandler),
-        (r"/v1/cluster/auth", AuthRequiredHandler),
         (r"/v1/models", ModelsHandler),
         (rf"/v1/models/{_UID}", ModelHandler),
         (rf"/v1/models/{_UID}/replicas", ReplicasHandler),
@@ -45,3 +44,7 @@ def routes(service: Service) -> list[tuple[str, type[Any], dict[str, Any]]]:
         (r"/xinfer/(.*)", UnknownRoute),
     ]
     return [(pattern, handler, {"service": service}) for pattern, handler in patterns]
+        (r"/token", TokenHandler),
+        (r"/v1/auth/refresh", RefreshHandler),
+        (r"/v1/auth/logout", LogoutHandler),
+        (r"/v1/cluster/auth", AuthRequiredHandler),

@@ -1,0 +1,114 @@
+"""A server with a file of users: logins, tokens, keys; and how a mistake in the file ends the start."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tests.conftest import XinferServer, start_server
+
+SECRET = "0123456789abcdef" * 4
+PASSWORD = "a-password-of-no-value"
+KEY = "sk-35tkasdyGLYMy"
+
+
+def write(path: Path, **auth: Any) -> Path:
+    users = [
+        {"username": "ann", "password": PASSWORD, "permissions": ["admin"]},
+        {"username": "dify", "permissions": ["models:list"], "api_keys": [KEY]},
+    ]
+    section = {"algorithm": "HS256", "secret_key": SECRET, "token_expire_in_minutes": 30, **auth}
+    path.write_text(json.dumps({"auth_config": section, "user_config": users}))
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[XinferServer]:
+    folder = tmp_path_factory.mktemp("auth")
+    running = start_server(folder, "--auth-config", str(write(folder / "auth.json")))
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+def log_in(server: XinferServer, password: str = PASSWORD) -> httpx.Response:
+    return httpx.post(server.url + "token", json={"username": "ann", "password": password})
+
+
+def ask(server: XinferServer, credential: str, method: str = "GET", route: str = "v1/models") -> httpx.Response:
+    return httpx.request(method, server.url + route, headers={"Authorization": f"Bearer {credential}"})
+
+
+def test_a_login_gives_a_token_that_opens_our_routes_and_none_of_jupyters(server: XinferServer) -> None:
+    answer = log_in(server)
+    token = answer.json()["access_token"]
+
+    assert answer.status_code == 200
+    assert answer.headers["cache-control"] == "no-store"
+    assert "set-cookie" not in answer.headers
+    assert ask(server, token).status_code == 200
+    assert "set-cookie" not in ask(server, token).headers
+    assert ask(server, token, route="api/kernels").status_code == 403
+
+
+def test_a_wrong_password_is_401_with_the_detail_that_clients_read(server: XinferServer) -> None:
+    answer = log_in(server, "wrong")
+    assert answer.status_code == 401
+    assert "wrong" in answer.json()["detail"]
+
+
+def test_a_token_is_refreshed_and_ended(server: XinferServer) -> None:
+    pair = log_in(server).json()
+    fresh = httpx.post(server.url + "v1/auth/refresh", json={"refresh_token": pair["refresh_token"]}).json()
+    assert ask(server, fresh["access_token"]).status_code == 200
+
+    assert ask(server, fresh["access_token"], "POST", "v1/auth/logout").status_code == 200
+    for token in (pair["access_token"], fresh["access_token"]):
+        assert ask(server, token).status_code == 401
+
+
+def test_a_user_with_only_a_key_has_his_permissions(server: XinferServer) -> None:
+    assert ask(server, KEY).status_code == 200
+    refused = ask(server, KEY, "DELETE", "v1/models/any")
+    assert refused.status_code == 403
+    assert "`models:stop`" in refused.json()["detail"]
+
+
+def test_jupyters_token_works_beside_the_users(server: XinferServer) -> None:
+    assert ask(server, server.token).status_code == 200
+
+
+def test_no_secret_is_in_the_log_or_on_a_command_line(server: XinferServer) -> None:
+    token = log_in(server).json()["access_token"]
+    ask(server, token)
+    ask(server, KEY)
+    written = server.log.read_text() + json.dumps([process.cmdline() for process in server.processes()])
+
+    for secret in (SECRET, PASSWORD, KEY, token):
+        assert secret not in written
+
+
+def test_a_mistake_in_the_file_ends_the_start_and_names_the_field(tmp_path: Path) -> None:
+    path = write(tmp_path / "auth.json", secret_key="too-short-to-be-safe")
+    command = [str(Path(sys.executable).with_name("jupyter")), "xinfer", "local", "--auth-config", str(path)]
+    folders = {"XINFER_HOME": "home", "JUPYTER_RUNTIME_DIR": "run", "JUPYTER_CONFIG_DIR": "config"}
+    env = {name: str(tmp_path / folder) for name, folder in folders.items()}
+    done = subprocess.run(
+        [*command, "--allow-root", "--port", "0"],
+        env={**env, "PATH": str(Path(sys.executable).parent)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=tmp_path,
+    )
+
+    assert done.returncode == 1
+    assert "`auth_config.secret_key`" in done.stderr
+    assert "too-short-to-be-safe" not in done.stderr + done.stdout
