@@ -28,6 +28,10 @@ def routes(service: Service) -> list[tuple[str, type[Any], dict[str, Any]]]:
         (r"/health", HealthHandler),
         (r"/v1/chat/completions", ChatHandler),
         (r"/v1/completions", CompletionHandler),
+        (r"/token", TokenHandler),
+        (r"/v1/auth/refresh", RefreshHandler),
+        (r"/v1/auth/logout", LogoutHandler),
+        (r"/v1/cluster/auth", AuthRequiredHandler),
         (r"/v1/models", ModelsHandler),
         (rf"/v1/models/{_UID}", ModelHandler),
         (rf"/v1/models/{_UID}/replicas", ReplicasHandler),
@@ -44,7 +48,3 @@ def routes(service: Service) -> list[tuple[str, type[Any], dict[str, Any]]]:
         (r"/xinfer/(.*)", UnknownRoute),
     ]
     return [(pattern, handler, {"service": service}) for pattern, handler in patterns]
-        (r"/token", TokenHandler),
-        (r"/v1/auth/refresh", RefreshHandler),
-        (r"/v1/auth/logout", LogoutHandler),
-        (r"/v1/cluster/auth", AuthRequiredHandler),
