@@ -7,11 +7,18 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from xinfer_runtime.chat.tool_calls import ToolCallParser
+from xinfer_runtime.chat.output_parser import Output, OutputParser
+from xinfer_runtime.engines.llama_cpp.constraint import OutputConstraint
+from xinfer_runtime.engines.llama_cpp.constraint_compiler import ConstraintCompiler
+from xinfer_runtime.engines.llama_cpp.constraint_grammar import PARAM
 from xinfer_runtime.engines.llama_cpp.detokenize import Detokenizer
 from xinfer_runtime.engines.llama_cpp.sampler import Sampler
 from xinfer_runtime.engines.llama_cpp.stop import StopMatcher
-from xinfer_runtime.messages import Delta, FinishReason, GenerateRequest, TokenLogprob, ToolCall, Usage
+from xinfer_runtime.errors import InvalidRequest
+from xinfer_runtime.messages import Delta, FinishReason, GenerateRequest, TokenLogprob, Usage
+
+_PROMPT_END = 16
+"""Tokens at the end of a prompt that may spell a tag that opens thoughts."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +28,16 @@ class TokenFacts:
     piece: Callable[[int], bytes]
     end_of_generation: frozenset[int]
     context_length: int
+    constraints: ConstraintCompiler | None = None
+    template: str = ""
+    """The chat template's source, which shows how the model writes tool calls and thoughts."""
 
 
 class Generation:
-    """The state of one request after its prompt became `prompt` tokens (fewer than the context holds)."""
+    """The state of one request after its prompt became `prompt` tokens (fewer than the context holds).
+
+    Raises InvalidRequest for a constraint that cannot be compiled.
+    """
 
     def __init__(self, request: GenerateRequest, prompt: Sequence[int], facts: TokenFacts) -> None:
         sampling = request.sampling
@@ -33,14 +46,17 @@ class Generation:
         self.completion_tokens = 0
         self.finish_reason: FinishReason | None = None
         seed = sampling.seed if sampling.seed is not None else secrets.randbits(64)
-        self.sampler = Sampler(sampling, seed, prompt)
+        constraint = _constraint(request, facts)
+        self.sampler = Sampler(sampling, seed, prompt, constraint)
         room = facts.context_length - len(prompt)
         self._limit = room if sampling.max_tokens is None else min(sampling.max_tokens, room)
         self._facts = facts
-        self._ends = frozenset() if sampling.ignore_eos else facts.end_of_generation
+        # A constrained output ends where its grammar does, whoever wishes to go on.
+        self._ends = frozenset() if sampling.ignore_eos and constraint is None else facts.end_of_generation
+        self._constraint = constraint
         self._detokenizer = Detokenizer()
         self._stop = StopMatcher(sampling.stop)
-        self._parser = ToolCallParser() if request.parse_tool_calls else None
+        self._parser = _parser(request, prompt, facts)
         if self._limit <= 0:
             self.finish_reason = FinishReason.LENGTH
 
@@ -53,6 +69,10 @@ class Generation:
 
     def accept(self, token: int) -> Delta:
         """A token was generated. Returns what to send; sets `finish_reason` when it was the last."""
+        if self._constraint is not None and self._constraint.failure is not None:
+            # The token was drawn without the constraint, so it is not part of the output.
+            self.finish_reason = FinishReason.ABORT
+            return Delta(id=self.request_id, error=self._constraint.failure.info)
         self.completion_tokens += 1
         logprobs = self._logprobs(token)
         self.sampler.accept(token)
@@ -61,7 +81,7 @@ class Generation:
             self.finish_reason = FinishReason.STOP
         else:
             text = self._stop.push(self._detokenizer.push(self._facts.piece(token)))
-            if self._stop.stopped:
+            if self._stop.stopped or (self._constraint is not None and self._constraint.complete):
                 self.finish_reason = FinishReason.STOP
             elif self.completion_tokens >= self._limit:
                 self.finish_reason = FinishReason.LENGTH
@@ -80,24 +100,40 @@ class Generation:
         return (TokenLogprob(piece(token), likelihood.logprob, tuple((piece(t), p) for t, p in likelihood.top)),)
 
     def _delta(self, text: str, token_ids: tuple[int, ...], logprobs: tuple[TokenLogprob, ...] = ()) -> Delta:
-        calls: tuple[ToolCall, ...] = ()
         last = self.finish_reason is not None
         if last and not self._stop.stopped:
             text += self._stop.push(self._detokenizer.finish())
             text += self._stop.finish()
+        output = Output(text)
         if self._parser is not None:
-            text, calls = self._parser.push(text)
+            output = self._parser.push(text)
             if last:
-                tail, more = self._parser.finish()
-                text, calls = text + tail, calls + more
+                output += self._parser.finish()
                 if self._parser.calls and self.finish_reason is FinishReason.STOP:
                     self.finish_reason = FinishReason.TOOL_CALLS
         return Delta(
             id=self.request_id,
-            text=text,
+            text=output.text,
             token_ids=token_ids,
             finish_reason=self.finish_reason,
             usage=Usage(self.prompt_tokens, self.completion_tokens) if last else None,
-            tool_calls=calls,
+            tool_calls=output.calls,
             logprobs=logprobs,
+            reasoning=output.reasoning,
         )
+
+
+def _parser(request: GenerateRequest, prompt: Sequence[int], facts: TokenFacts) -> OutputParser | None:
+    """What reads the output. None for text that has no structure, or the one that its caller gave it."""
+    if not request.parse_tool_calls and (request.constraint is not None or request.messages is None):
+        return None
+    prompt_end = b"".join(map(facts.piece, prompt[-_PROMPT_END:])).decode("utf-8", errors="ignore")
+    return OutputParser(facts.template, prompt_end, tools=request.parse_tool_calls)
+
+
+def _constraint(request: GenerateRequest, facts: TokenFacts) -> OutputConstraint | None:
+    if request.constraint is None:
+        return None
+    if facts.constraints is None:
+        raise InvalidRequest("This engine cannot constrain its output", param=PARAM)
+    return facts.constraints.compile(request.constraint, request.tools if request.parse_tool_calls else ())

@@ -1,9 +1,9 @@
 """From logits to tokens: greedy rows in one vectorised step, sampled rows by inverse transform with a resumable seed.
 
-The order is llama.cpp's default: logit bias, penalties, top-k, top-p, min-p, temperature. The three cuts act on the
-model's own distribution, so what counts as improbable does not depend on the temperature; that is what the settings
-published with GGUF models are tuned for. (OpenAI and vLLM apply temperature first: with temperatures above 1 they keep
-more tokens.)
+The order is llama.cpp's default: logit bias, penalties, constraint, top-k, top-p, min-p, temperature. The three cuts
+act on the model's own distribution, so what counts as improbable does not depend on the temperature; that is what the
+settings published with GGUF models are tuned for. (OpenAI and vLLM apply temperature first: with temperatures above 1
+they keep more tokens.)
 """
 
 import math
@@ -14,6 +14,7 @@ import llama_cpp  # noqa: F401  (before numpy: with a CUDA build the other order
 import numpy as np
 from numpy.typing import NDArray
 
+from xinfer_runtime.engines.llama_cpp.constraint import OutputConstraint
 from xinfer_runtime.engines.llama_cpp.logprobs import Likelihood, likelihoods
 from xinfer_runtime.engines.llama_cpp.randomness import uniform
 from xinfer_runtime.engines.llama_cpp.ranking import largest, nucleus, pick
@@ -26,8 +27,15 @@ _COLDEST = 1e-5
 class Sampler:
     """The sampling state of one sequence: what penalties count, and how many draws were made."""
 
-    def __init__(self, params: SamplingParams, seed: int, prompt: Sequence[int]) -> None:
+    def __init__(
+        self,
+        params: SamplingParams,
+        seed: int,
+        prompt: Sequence[int],
+        constraint: OutputConstraint | None = None,
+    ) -> None:
         self.params = params
+        self.constraint = constraint
         self.seed = seed
         self.draws = 0
         self._generated: Counter[int] = Counter()
@@ -46,6 +54,8 @@ class Sampler:
     def accept(self, token: int) -> None:
         """A token was generated, here or by the replica that this sequence comes from."""
         self.draws += 1
+        if self.constraint is not None:
+            self.constraint.accept(token)
         if self._penalizes:
             self._generated[token] += 1
             self._recent.append(token)
@@ -53,13 +63,15 @@ class Sampler:
     @property
     def adjusts(self) -> bool:
         """Whether `adjust` does anything."""
-        return self._penalizes or self._biased is not None
+        return self._penalizes or self._biased is not None or self.constraint is not None
 
     def adjust(self, logits: NDArray[np.float32]) -> None:
-        """Apply, in place, logit bias and penalties to the logits (vocabulary,)."""
+        """Apply, in place, logit bias, penalties and the constraint to the logits (vocabulary,)."""
         if self._biased is not None:
             logits[self._biased] += self._bias
         self.penalize(logits)
+        if self.constraint is not None:
+            self.constraint.rule_out(logits)
 
     def penalize(self, logits: NDArray[np.float32]) -> None:
         """Lower, in place, the logits (vocabulary,) of tokens that came before.
