@@ -21,7 +21,6 @@ from jupyter_xinfer.banner import banner
 from jupyter_xinfer.handlers.routes import routes
 from jupyter_xinfer.metrics import Metrics
 from jupyter_xinfer.service import Service, ServiceConfig
-from xinfer_runtime.cluster.authority import find_credentials
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.errors import Conflict, InvalidRequest, XinferError
 from xinfer_runtime.messages import LaunchRequest

@@ -106,12 +106,12 @@ class Service:
 
     async def cancel_launch(self, uid: str) -> None:
         """Give up a launch at whatever stage; who waits for it gets `Cancelled`."""
+        current_principal().require_model(uid)
         session = await self.cluster.open()
         await session.cancel_launch(uid)
 
     async def scale(self, uid: str, count: int) -> ModelStatus | None:
         """Have `count` replicas; those that go finish their streams."""
-        current_principal().require_model(uid)
         self.status(uid)
         session = await self.cluster.open()
         return await session.scale(uid, count)
@@ -206,6 +206,7 @@ class Service:
             await self._router.close()
             self._router = None
         await self.cluster.close()
+        await self.gate.close()
         self.metrics.close()
 
     async def _open_in_background(self) -> None:
@@ -222,7 +223,6 @@ class Service:
         if self._router is not None:
             asyncio.get_running_loop().create_task(self._router.close())
         self._router = Router(session)
-        await self.gate.close()
         session.subscribe(self._model_changed)
         for uid in list(session.models):
             self._model_changed(uid)
