@@ -21,6 +21,7 @@ from jupyter_xinfer.banner import banner
 from jupyter_xinfer.handlers.routes import routes
 from jupyter_xinfer.metrics import Metrics
 from jupyter_xinfer.service import Service, ServiceConfig
+from xinfer_runtime.cluster.authority import find_credentials
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.errors import Conflict, InvalidRequest, XinferError
 from xinfer_runtime.messages import LaunchRequest
@@ -176,7 +177,12 @@ class XinferApp(ExtensionApp):
 
     def _credentials(self) -> TlsCredentials | None:
         files = (self.tls_ca_file, self.tls_cert_file, self.tls_key_file)
-        if not self.scheduler_address or not all(files):
+        if not self.scheduler_address:
+            return None
+        if not any(files):
+            # A supervisor of this home, or a join, left credentials for its cluster.
+            return find_credentials(Path(self.home).expanduser())
+        if not all(files):
             return None
         try:
             return TlsCredentials.from_files(*(Path(file).expanduser() for file in files))

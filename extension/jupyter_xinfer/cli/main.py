@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from jupyter_xinfer.cli import chat, keys, local, models
+from jupyter_xinfer.cli import chat, drain, join, keys, local, models, supervisor, worker
 from xinfer_runtime._version import __version__
 from xinfer_runtime.errors import XinferError
 
@@ -18,7 +18,7 @@ examples:
   jupyter xinfer chat xinfer-demo "Hello!"       one answer
   jupyter xinfer list --endpoint http://gpu-box:8888/
 
-All commands but `local` find the server that runs on this machine, or use --endpoint and XINFER_API_KEY.
+The commands that use models find the server that runs on this machine, or use --endpoint and XINFER_API_KEY.
 """
 
 
@@ -32,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"jupyter-xinfer {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for group in (local, models, chat, keys):
+    for group in (local, models, chat, keys, supervisor, worker, join, drain):
         group.add_commands(commands)
     return parser
 

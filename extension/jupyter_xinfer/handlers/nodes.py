@@ -14,7 +14,7 @@ class DrainRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class DrainHandler(XinferHandler):
-    @endpoint
+    @endpoint("admin")
     async def post(self) -> None:
         request = decode(self.request.body, DrainRequest)
         self.reply({"node": request.node, "message": await self.service.drain(request.node, undo=request.undo)})

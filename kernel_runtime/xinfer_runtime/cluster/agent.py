@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from distributed.comm.addressing import get_address_host
 from distributed.diagnostics.plugin import WorkerPlugin
+from msgspec.structs import replace
 
 from xinfer_runtime.catalog.inspect import inspect
 from xinfer_runtime.cluster import agent_events as events
@@ -68,7 +69,7 @@ class NodeAgent(WorkerPlugin):
         self._worker = worker
         self._logs = _home_folder(self._home) / "logs"
         self._credentials = _credentials_of(worker)
-        self._label = measure().label
+        self._label = _label_of(worker) or measure().label
         self._state = AgentState(self._label, new_token=lambda: secrets.token_urlsafe(32))
         self._processes: dict[int, ReplicaProcess] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -184,7 +185,7 @@ class NodeAgent(WorkerPlugin):
             seq=self._seq,
             epoch=self._state.epoch,
             generation=self._state.generation,
-            inventory=measure(),
+            inventory=replace(measure(), label=self._label),
             replicas=tuple(
                 ReplicaReport(
                     incarnation=incarnation,
@@ -243,6 +244,11 @@ async def _inspect_file(spec: ModelSpec) -> ModelSpec:
 
 def _home_folder(home: str | None) -> Path:
     return Path(home or os.environ.get("XINFER_HOME") or "~/.xinfer").expanduser()
+
+
+def _label_of(worker: "Worker") -> str:
+    """The name that somebody gave the worker. Dask's own names are numbers and addresses."""
+    return worker.name if isinstance(worker.name, str) and "://" not in worker.name else ""
 
 
 def _file_name(replica_id: str) -> str:

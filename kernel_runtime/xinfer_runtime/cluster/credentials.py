@@ -5,8 +5,6 @@ Whoever holds a certificate of the cluster's CA may do anything in the cluster, 
 show one. Host names are not checked: the CA signs for this cluster alone, and nodes are reached by changing addresses.
 """
 
-import datetime
-import ipaddress
 import os
 import ssl
 import tempfile
@@ -16,11 +14,7 @@ from typing import TYPE_CHECKING, Self
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from distributed.security import Security
-
-_VALID_DAYS = 365
-_CLOCK_SKEW = datetime.timedelta(hours=1)
 
 
 class TlsCredentials(Struct, frozen=True, kw_only=True):
@@ -36,65 +30,12 @@ class TlsCredentials(Struct, frozen=True, kw_only=True):
     @classmethod
     def create(cls) -> Self:
         """New credentials, valid for a year, for a cluster of their own. The CA's private key is thrown away."""
-        from cryptography import x509
-        from cryptography.hazmat.primitives import hashes
-        from cryptography.hazmat.primitives.asymmetric import ec
-        from cryptography.hazmat.primitives.serialization import Encoding
-        from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+        from xinfer_runtime.cluster import certificates
 
-        now = datetime.datetime.now(datetime.UTC)
-        ca_key = ec.generate_private_key(ec.SECP256R1())
-        key = ec.generate_private_key(ec.SECP256R1())
-        ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "jupyter-xinfer cluster CA")])
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "jupyter-xinfer cluster")])
-
-        def certificate(subject: x509.Name, public: "EllipticCurvePrivateKey") -> x509.CertificateBuilder:
-            return (
-                x509.CertificateBuilder()
-                .subject_name(subject)
-                .issuer_name(ca_name)
-                .public_key(public.public_key())
-                .serial_number(x509.random_serial_number())
-                .not_valid_before(now - _CLOCK_SKEW)
-                .not_valid_after(now + datetime.timedelta(days=_VALID_DAYS))
-                .add_extension(x509.SubjectKeyIdentifier.from_public_key(public.public_key()), critical=False)
-                .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
-            )
-
-        def usage(*, ca: bool) -> x509.KeyUsage:
-            return x509.KeyUsage(
-                digital_signature=True,
-                key_cert_sign=ca,
-                crl_sign=ca,
-                content_commitment=False,
-                key_encipherment=False,
-                data_encipherment=False,
-                key_agreement=False,
-                encipher_only=False,
-                decipher_only=False,
-            )
-
-        ca_cert = (
-            certificate(ca_name, ca_key)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(usage(ca=True), critical=True)
-            .sign(ca_key, hashes.SHA256())
-        )
-        loopback = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-        purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-        cert = (
-            certificate(name, key)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(usage(ca=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
-            .add_extension(x509.SubjectAlternativeName(loopback), critical=False)
-            .sign(ca_key, hashes.SHA256())
-        )
-        return cls(
-            ca=ca_cert.public_bytes(Encoding.PEM).decode(),
-            cert=cert.public_bytes(Encoding.PEM).decode(),
-            key=_private_pem(key),
-        )
+        ca_key, key = certificates.new_key(), certificates.new_key()
+        ca = certificates.new_ca(ca_key, certificates.CERTIFICATE_DAYS)
+        public = certificates.public_key_of(key)
+        return cls(ca=ca, cert=certificates.new_certificate(ca, ca_key, public, "jupyter-xinfer cluster"), key=key)
 
     @classmethod
     def from_files(cls, ca: str | Path, cert: str | Path, key: str | Path) -> Self:
@@ -139,9 +80,3 @@ class TlsCredentials(Struct, frozen=True, kw_only=True):
         finally:
             os.unlink(name)
         return context
-
-
-def _private_pem(key: "EllipticCurvePrivateKey") -> str:
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()

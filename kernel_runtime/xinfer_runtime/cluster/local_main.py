@@ -24,6 +24,7 @@ from distributed.protocol.pickle import dumps
 from xinfer_runtime.cluster.agent import NodeAgent
 from xinfer_runtime.cluster.child_process import take_standard_streams
 from xinfer_runtime.cluster.controller import Controller
+from xinfer_runtime.cluster.dask_options import DASK_CONFIG
 from xinfer_runtime.cluster.local_protocol import (
     LOG_NAME,
     ClusterAddress,
@@ -39,17 +40,6 @@ _PARENT_POLL = 2.0
 _LOG_LIMIT = 4 << 20
 _LOG_POLL = 60.0
 _SCRATCH_PREFIX = "xinfer-cluster-"
-
-_DASK_CONFIG: dict[str, Any] = {
-    # A cluster that mostly waits: what Dask measures ten or fifty times a second costs more than it tells here.
-    "distributed.admin.tick.interval": "500 ms",
-    "distributed.admin.system-monitor.interval": "2 s",
-    "distributed.worker.profile.enabled": False,
-    "distributed.scheduler.active-memory-manager.start": False,
-    "distributed.scheduler.work-stealing": False,
-    "distributed.comm.timeouts.connect": "10 s",
-    "distributed.diagnostics.nvml": False,
-}
 
 
 def main() -> None:
@@ -74,7 +64,7 @@ async def _run(config: LocalClusterConfig, requests: int, answers: int, scratch:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     threading.Thread(target=_await_end, args=(requests, config.parent, loop, stop), daemon=True).start()
-    options = _DASK_CONFIG | {"temporary-directory": str(scratch)}
+    options = DASK_CONFIG | {"temporary-directory": str(scratch)}
     with dask.config.set(options):
         cluster = LocalCluster(
             asynchronous=True,

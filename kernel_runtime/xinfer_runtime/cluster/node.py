@@ -1,0 +1,93 @@
+# mypy: allow-untyped-calls
+"""A node's process: a Dask nanny with one worker, where the node agent lives. It outlasts its supervisor."""
+
+import asyncio
+import logging
+from pathlib import Path
+
+import dask
+from distributed import Nanny
+from distributed.core import rpc
+
+from xinfer_runtime.cluster.credentials import TlsCredentials
+from xinfer_runtime.cluster.dask_options import DASK_CONFIG
+
+logger = logging.getLogger("xinfer.node")
+
+_FIRST_DELAY = 0.5
+_LONGEST_DELAY = 10.0
+_CONNECT_SECONDS = 3.0
+
+
+async def serve_node(
+    home: Path, scheduler: str, credentials: TlsCredentials, host: str | None, name: str | None, stop: asyncio.Event
+) -> None:
+    """Belong to the cluster until `stop`, or until it retires this node: join it again whenever it comes back.
+
+    `host` is the address at which others reach this node, by default the one that faces the scheduler.
+    """
+    delay = _FIRST_DELAY
+    with dask.config.set(DASK_CONFIG | {"temporary-directory": str(home / "scratch")}):
+        while not stop.is_set():
+            try:
+                await _one_membership(home, scheduler, credentials, host, name, stop)
+                delay = _FIRST_DELAY
+            except Exception as error:  # Dask raises whatever went wrong in the worker's process
+                logger.warning("not in the cluster at %s, will try again in %.1f s: %r", scheduler, delay, error)
+            await _wait(stop, delay)
+            delay = min(2 * delay, _LONGEST_DELAY)
+
+
+async def _one_membership(
+    home: Path, scheduler: str, credentials: TlsCredentials, host: str | None, name: str | None, stop: asyncio.Event
+) -> None:
+    # A supervisor that is not there yet is no reason to start and end processes.
+    identity = await _identity(scheduler, credentials)
+    nanny = Nanny(
+        scheduler,
+        security=credentials.security(),
+        host=host,
+        name=name,
+        nthreads=1,
+        # What runs here is replicas, in processes of their own, which Dask's limits do not see.
+        memory_limit=0,
+        env={"XINFER_HOME": str(home)},
+        local_directory=str(home / "scratch"),
+        # The worker's status pages ask nobody who they are.
+        dashboard_address="127.0.0.1:0",
+        death_timeout=30,
+    )
+    try:
+        await nanny
+        logger.info("joined the cluster at %s as %s", scheduler, nanny.worker_address)
+        finished = asyncio.ensure_future(nanny.finished())
+        stopped = asyncio.ensure_future(stop.wait())
+        await asyncio.wait((finished, stopped), return_when=asyncio.FIRST_COMPLETED)
+        for task in (finished, stopped):
+            task.cancel()
+        if stop.is_set():
+            return
+    finally:
+        await nanny.close(timeout=10)
+    if await _identity(scheduler, credentials) == identity:
+        logger.info("the cluster has retired this node")
+        stop.set()
+
+
+async def _identity(scheduler: str, credentials: TlsCredentials) -> str:
+    """Which life of the scheduler it is. Raises OSError where none answers."""
+    remote = rpc(
+        scheduler, connection_args=credentials.security().get_connection_args("client"), timeout=_CONNECT_SECONDS
+    )
+    try:
+        answer = await asyncio.wait_for(remote.identity(), _CONNECT_SECONDS)
+        return str(answer["id"])
+    finally:
+        await remote.close_rpc()
+
+
+async def _wait(stop: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(stop.wait(), seconds)
+    except TimeoutError:
+        return
