@@ -113,6 +113,8 @@ def test_a_token_over_several_parts_of_the_grammar_is_allowed() -> None:
         (ConstraintKind.JSON_SCHEMA, {"uniqueItems": True, "type": "array"}, "uniqueItems"),
         (ConstraintKind.JSON_SCHEMA, {"$ref": "https://example.com/schema.json"}, "example.com"),
         (ConstraintKind.JSON_SCHEMA, {"type": "object", "minProperties": 2}, "minProperties"),
+        (ConstraintKind.JSON_SCHEMA, {"enum": ["a", "\x1f"]}, "control character"),
+        (ConstraintKind.JSON_SCHEMA, {"properties": {"\x01": {}}}, "control character"),
         (ConstraintKind.JSON_SCHEMA, {"enum": ["x" * limits.MAX_SCHEMA_BYTES]}, "bytes"),
         (ConstraintKind.JSON_SCHEMA, {"type": "string", "pattern": "a?" * limits.MAX_EXPRESSION}, "pattern"),
         (ConstraintKind.REGEX, "(a", "unclosed"),

@@ -44,6 +44,9 @@ _JSON_OPTIONS = {
     "key_separator": ":",
 }
 
+_UNSPELLABLE = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\x7f]")
+"""What llguidance writes only as an escape that the options above rule out; it would leave it out in silence."""
+
 
 def grammar_of(constraint: Constraint, tools: Sequence[dict[str, Any]] = ()) -> str:
     """The grammar, as llguidance's JSON text. `tools` are functions that may be called in place of an answer, in the
@@ -94,6 +97,9 @@ def _check_schema(schema: dict[str, Any]) -> None:
             if isinstance(part, dict):
                 references += "$ref" in part
                 _check_keywords(part)
+            for text in (*_keys(part), part):
+                if isinstance(text, str) and _UNSPELLABLE.search(text):
+                    raise InvalidRequest(f"The JSON schema has a control character in {text[:50]!r}", param=PARAM)
         level = [child for part in level for child in _children(part)]
         if not level:
             break
