@@ -21,6 +21,7 @@ from jupyter_xinfer.auth.principal import current_principal
 from jupyter_xinfer.cluster_access import ClusterAccess
 from jupyter_xinfer.metrics import Metrics
 from jupyter_xinfer.protocol.model_objects import model_object
+from jupyter_xinfer.protocol.response_store import ResponseStore
 from xinfer_runtime import __version__
 from xinfer_runtime.catalog.resolve import resolve
 from xinfer_runtime.cluster.credentials import TlsCredentials
@@ -55,6 +56,7 @@ class Service:
         self.config = config
         self.metrics = metrics
         self.gate = gate
+        self.responses = ResponseStore()
         self.last_activity = datetime.now(UTC)
         self._log = log
         self._emit = emit

@@ -232,3 +232,60 @@ def test_a_bias_keeps_a_token_out(client: openai.OpenAI) -> None:
         if first_token(logit_bias={str(token): 100}) != likely:
             return
     pytest.fail("no bias changed the first token")
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "get_weather"}}])
+def test_a_forced_call_has_arguments_of_the_tools_schema(client: openai.OpenAI, choice: Any) -> None:
+    asked: Any = [{"role": "user", "content": "Hello!"}]
+    parameters = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 20}}, "required": ["city"]}
+    tool = {"name": "get_weather", "parameters": {**parameters, "additionalProperties": False}}
+    fields: dict[str, Any] = {
+        "model": "xinfer-demo",
+        "messages": asked,
+        "tools": [{"type": "function", "function": tool}],
+        "tool_choice": choice,
+        "parallel_tool_calls": False,
+        "seed": 1,
+    }
+    whole = client.chat.completions.create(**fields)
+    with client.chat.completions.stream(**fields) as stream:
+        streamed = stream.get_final_completion()
+
+    for answer in (whole, streamed):
+        assert answer.choices[0].finish_reason == "tool_calls"
+        [call] = answer.choices[0].message.tool_calls or ()
+        assert call.type == "function"
+        assert call.function.name == "get_weather"
+        assert list(json.loads(call.function.arguments)) == ["city"]
+
+
+def test_an_answer_conforms_to_the_schema_that_was_asked_for(client: openai.OpenAI) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"capital": {"type": "string", "maxLength": 20}, "known": {"type": "boolean"}},
+        "required": ["capital", "known"],
+        "additionalProperties": False,
+    }
+    answer = client.chat.completions.create(
+        model="xinfer-demo",
+        messages=CAPITAL,
+        response_format={"type": "json_schema", "json_schema": {"name": "capital", "schema": schema, "strict": True}},
+        seed=1,
+    )
+
+    assert sorted(json.loads(answer.choices[0].message.content or "")) == ["capital", "known"]
+
+
+def test_a_guided_choice_is_one_of_those_given(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model="xinfer-demo", messages=CAPITAL, extra_body={"guided_choice": ["blue", "green"]}
+    )
+
+    assert answer.choices[0].message.content in ("blue", "green")
+
+
+def test_a_schema_that_cannot_be_honoured_is_refused(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError):
+        client.chat.completions.create(
+            model="xinfer-demo", messages=CAPITAL, extra_body={"guided_json": {"$ref": "http://example.com/x"}}
+        )

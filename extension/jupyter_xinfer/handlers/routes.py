@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from jupyter_xinfer.handlers.anthropic import CountTokensHandler, MessagesHandler
 from jupyter_xinfer.handlers.auth import AuthRequiredHandler, LogoutHandler, RefreshHandler, TokenHandler
 from jupyter_xinfer.handlers.base import UnknownRoute
 from jupyter_xinfer.handlers.dashboard import DashboardHandler, DashboardSocketHandler
@@ -17,6 +18,7 @@ from jupyter_xinfer.handlers.models import (
 from jupyter_xinfer.handlers.nodes import DrainHandler
 from jupyter_xinfer.handlers.openai import ChatHandler, CompletionHandler
 from jupyter_xinfer.handlers.replicas import CancelHandler, ReplicaHandler, ReplicasHandler
+from jupyter_xinfer.handlers.responses import ResponsesHandler
 from jupyter_xinfer.service import Service
 
 _UID = r"([A-Za-z0-9._-]+)"
@@ -32,6 +34,9 @@ def routes(service: Service) -> list[tuple[str, type[Any], dict[str, Any]]]:
         (r"/v1/auth/refresh", RefreshHandler),
         (r"/v1/auth/logout", LogoutHandler),
         (r"/v1/cluster/auth", AuthRequiredHandler),
+        (r"/v1/responses", ResponsesHandler),
+        (r"/v1/messages", MessagesHandler),
+        (r"/v1/messages/count_tokens", CountTokensHandler),
         (r"/v1/models", ModelsHandler),
         (rf"/v1/models/{_UID}", ModelHandler),
         (rf"/v1/models/{_UID}/replicas", ReplicasHandler),

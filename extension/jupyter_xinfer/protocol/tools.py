@@ -15,6 +15,10 @@ from xinfer_runtime.errors import InvalidRequest
 from xinfer_runtime.messages import Constraint, ConstraintKind
 
 MAX_TOOLS = 128
+MAX_CALLS = 16
+"""Calls of one answer, where calls are required."""
+# One way to write white space, or some models would write it without end; refuse what cannot be enforced.
+_JSON_OPTIONS = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": ", "lenient": False}
 _ARGUMENTS = "#/properties/arguments"
 _ANY_OBJECT: dict[str, Any] = {"type": "object", "properties": {}}
 
@@ -105,9 +109,12 @@ def offered_tools(tools: Sequence[Tool] | None, choice: ToolChoice | None, paral
 
 def _one_or_more(functions: Sequence[FunctionTool], *, several: bool) -> Constraint:
     """Calls of any of `functions`, one per line where there may be `several`, as a grammar in Lark's notation."""
-    rules = [f"call_{i}: %json {json.dumps(function.call_schema())}" for i, function in enumerate(functions)]
+    rules = [
+        f"call_{i}: %json {json.dumps({**function.call_schema(), 'x-guidance': _JSON_OPTIONS})}"
+        for i, function in enumerate(functions)
+    ]
     any_call = " | ".join(f"call_{i}" for i in range(len(functions)))
-    start = 'start: call ("\\n" call)*' if several else "start: call"
+    start = f'start: call ("\\n" call){{0,{MAX_CALLS - 1}}}' if several else "start: call"
     return Constraint(ConstraintKind.GRAMMAR, "\n".join([start, f"call: {any_call}", *rules]))
 
 

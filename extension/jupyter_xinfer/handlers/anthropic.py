@@ -1,0 +1,77 @@
+"""Anthropic's Messages API."""
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from jupyter_xinfer.handlers.base import as_xinfer_error, endpoint
+from jupyter_xinfer.handlers.generate import GenerateHandler
+from jupyter_xinfer.protocol.anthropic_events import MessagesEncoder, anthropic_error_body
+from jupyter_xinfer.protocol.anthropic_requests import CountTokensRequest, MessagesRequest
+from jupyter_xinfer.protocol.decoding import decode
+from jupyter_xinfer.protocol.openai_responses import Encoder, Event
+from xinfer_runtime.messages import Delta
+
+
+class AnthropicHandler(GenerateHandler):
+    """Anthropic's clients send their key in a header of its own, and read errors of another shape."""
+
+    async def prepare(self) -> None:  # type: ignore[override]
+        key = self.request.headers.get("X-Api-Key")
+        if key and "Authorization" not in self.request.headers:
+            self.request.headers["Authorization"] = f"Bearer {key}"
+        await super().prepare()
+
+    def finish(self, chunk: Any = None) -> Any:
+        if self.get_status() >= 400 and self._failure is not None:
+            chunk, self._failure = self._failure, None
+        return super().finish(chunk)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        error = as_xinfer_error(status_code, kwargs.get("exc_info"))
+        self._failure = msgspec.json.encode(anthropic_error_body(error))
+        super().write_error(status_code, **kwargs)
+
+    _failure: bytes | None = None
+
+
+class MessagesHandler(AnthropicHandler):
+    name = "messages"
+
+    @endpoint("models:read")
+    async def post(self) -> None:
+        body = decode(self.request.body, MessagesRequest)
+        chat = body.as_chat()
+        message_id = f"msg_{uuid.uuid4().hex}"
+        encoder = MessagesEncoder(message_id, body.model, forced_calls=chat.offered_tools().constraint is not None)
+        await self.run(body.model, chat.requests(message_id), encoder, stream=bool(body.stream))
+
+
+class _PromptLength(Encoder):
+    """The length of the prompt of a request that generates nothing."""
+
+    def __init__(self, request_id: str) -> None:
+        self.id = request_id
+
+    def whole(self, deltas: Sequence[Delta]) -> bytes:
+        usage = deltas[0].usage
+        return msgspec.json.encode({"input_tokens": usage.prompt_tokens if usage is not None else 0})
+
+    def chunks(self, index: int, delta: Delta) -> list[Event]:
+        raise NotImplementedError("the length of a prompt is not streamed")
+
+
+class CountTokensHandler(AnthropicHandler):
+    name = "count_tokens"
+
+    @endpoint("models:read")
+    async def post(self) -> None:
+        body = decode(self.request.body, CountTokensRequest)
+        request_id = f"count-{uuid.uuid4().hex}"
+        # The replica renders and tokenizes the prompt and has nothing to compute.
+        [request] = body.as_chat().requests(request_id)
+        request = replace(request, sampling=replace(request.sampling, max_tokens=0))
+        await self.run(body.model, [request], _PromptLength(request_id), stream=False)

@@ -1,0 +1,226 @@
+"""The bodies and the stream's events of OpenAI's Responses API."""
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from jupyter_xinfer.protocol.chat_messages import FunctionCall, Message, MessageToolCall
+from jupyter_xinfer.protocol.forced_calls import ForcedCalls
+from jupyter_xinfer.protocol.openai_responses import Encoder, Event
+from jupyter_xinfer.protocol.responses_requests import ResponsesRequest
+from xinfer_runtime.errors import XinferError
+from xinfer_runtime.messages import Delta, FinishReason, ToolCall, Usage
+
+Item = dict[str, Any]
+
+
+class ResponsesEncoder(Encoder):
+    """One response. Its output is built up item by item, so that a stream's last event equals the whole body.
+
+    `finished` is called with what the model said, before the last event is sent.
+    """
+
+    def __init__(
+        self, response_id: str, body: ResponsesRequest, finished: Callable[[Message], None], *, forced_calls: bool
+    ) -> None:
+        self.id = response_id
+        self.created = int(time.time())
+        self._body = body
+        self._finished = finished
+        self._reader = ForcedCalls() if forced_calls else None
+        self._items: list[Item] = []
+        self._open: Item | None = None
+        """The item that is being written, the last of `_items`: thoughts or the answer."""
+        self._sequence = 0
+        self._started = False
+        self._status = "in_progress"
+        self._reason: str | None = None
+        self._usage: Usage | None = None
+        self._error: XinferError | None = None
+
+    def _turn(self) -> Message:
+        """What the model said, as the message that goes before the next one of this conversation."""
+        text = "".join(item["content"][0]["text"] for item in self._items if item["type"] == "message")
+        calls = [
+            MessageToolCall(FunctionCall(item["name"], item["arguments"]), id=item["call_id"])
+            for item in self._items
+            if item["type"] == "function_call"
+        ]
+        return Message(role="assistant", content=text, tool_calls=calls or None)
+
+    def whole(self, deltas: Sequence[Delta]) -> bytes:
+        self.chunks(0, deltas[0])
+        return msgspec.json.encode(self.response())
+
+    def chunks(self, index: int, delta: Delta) -> list[Event]:
+        events = self._start()
+        if self._reader is not None:
+            delta = self._reader.apply(delta)
+        if delta.reasoning:
+            events += self._write("reasoning", delta.reasoning)
+        if delta.text:
+            events += self._write("message", delta.text)
+        for call in delta.tool_calls:
+            events += self._close_item() + self._call(call)
+        if delta.finish_reason is not None:
+            events += self._finish(delta)
+        return events
+
+    def failed(self, error: XinferError) -> list[Event]:
+        self._status, self._error = "failed", error
+        return [*self._start(), self._event("response.failed", response=self.response())]
+
+    def response(self) -> dict[str, Any]:
+        """OpenAI's response object as it is now."""
+        body = self._body
+        error = self._error
+        return {
+            "id": self.id,
+            "object": "response",
+            "created_at": self.created,
+            "completed_at": int(time.time()) if self._status == "completed" else None,
+            "status": self._status,
+            "background": False,
+            "error": {"code": "server_error", "message": error.message} if error is not None else None,
+            "incomplete_details": {"reason": self._reason} if self._reason is not None else None,
+            "instructions": body.instructions,
+            "max_output_tokens": body.max_output_tokens,
+            "model": body.model,
+            "output": self._items,
+            "parallel_tool_calls": body.parallel_tool_calls is not False,
+            "previous_response_id": body.previous_response_id,
+            "reasoning": {"effort": body.reasoning.effort if body.reasoning is not None else None, "summary": None},
+            "store": body.store is not False,
+            "temperature": 1.0 if body.temperature is None else body.temperature,
+            "text": {"format": _text_format(body)},
+            "tool_choice": body.tool_choice or "auto",
+            "tools": [_tool_body(tool.name, tool.description, tool.parameters) for tool in body.tools or ()],
+            "top_p": 1.0 if body.top_p is None else body.top_p,
+            "truncation": "disabled",
+            "usage": _usage_body(self._usage) if self._usage is not None else None,
+            "user": body.user,
+            "metadata": body.metadata or {},
+        }
+
+    def _start(self) -> list[Event]:
+        if self._started:
+            return []
+        self._started = True
+        return [
+            self._event("response.created", response=self.response()),
+            self._event("response.in_progress", response=self.response()),
+        ]
+
+    def _write(self, kind: str, text: str) -> list[Event]:
+        """More text of an item of this kind, which begins one unless it is open."""
+        events: list[Event] = []
+        if self._open is None or self._open["type"] != kind:
+            events = self._close_item() + self._open_item(kind)
+        item = self._open
+        assert item is not None
+        item["content"][0]["text"] += text
+        where = self._where(item)
+        if kind == "reasoning":
+            return [*events, self._event("response.reasoning_text.delta", **where, content_index=0, delta=text)]
+        return [
+            *events,
+            self._event("response.output_text.delta", **where, content_index=0, delta=text, logprobs=[]),
+        ]
+
+    def _open_item(self, kind: str) -> list[Event]:
+        item: Item
+        if kind == "reasoning":
+            item = {"id": f"rs_{uuid.uuid4().hex}", "type": "reasoning", "summary": [], "content": []}
+        else:
+            item = {"id": f"msg_{uuid.uuid4().hex}", "type": "message", "role": "assistant", "content": []}
+        item["status"] = "in_progress"
+        self._items.append(item)
+        events: list[Event] = [self._event("response.output_item.added", output_index=len(self._items) - 1, item=item)]
+        if kind == "reasoning":
+            item["content"].append({"type": "reasoning_text", "text": ""})
+        else:
+            item["content"].append({"type": "output_text", "text": "", "annotations": [], "logprobs": []})
+        part = item["content"][0]
+        events.append(self._event("response.content_part.added", **self._where(item), content_index=0, part=part))
+        self._open = item
+        return events
+
+    def _close_item(self) -> list[Event]:
+        item, self._open = self._open, None
+        if item is None:
+            return []
+        item["status"] = "completed"
+        where, part = self._where(item), item["content"][0]
+        done: dict[str, Any] = {**where, "content_index": 0, "text": part["text"]}
+        if item["type"] == "reasoning":
+            text_done = self._event("response.reasoning_text.done", **done)
+        else:
+            text_done = self._event("response.output_text.done", **done, logprobs=[])
+        return [
+            text_done,
+            self._event("response.content_part.done", **where, content_index=0, part=part),
+            self._event("response.output_item.done", output_index=where["output_index"], item=item),
+        ]
+
+    def _call(self, call: ToolCall) -> list[Event]:
+        item = {
+            "id": f"fc_{uuid.uuid4().hex}",
+            "type": "function_call",
+            "call_id": call.id,
+            "name": call.name,
+            "arguments": "",
+            "status": "in_progress",
+        }
+        self._items.append(item)
+        where = self._where(item)
+        index = where["output_index"]
+        added = self._event("response.output_item.added", output_index=index, item=item)
+        item["arguments"], item["status"] = call.arguments, "completed"
+        named = {**where, "name": call.name, "arguments": call.arguments}
+        return [
+            added,
+            self._event("response.function_call_arguments.delta", **where, delta=call.arguments),
+            self._event("response.function_call_arguments.done", **named),
+            self._event("response.output_item.done", output_index=index, item=item),
+        ]
+
+    def _finish(self, delta: Delta) -> list[Event]:
+        events = self._close_item()
+        cut_off = delta.finish_reason is FinishReason.LENGTH
+        self._usage = delta.usage
+        self._status = "incomplete" if cut_off else "completed"
+        self._reason = "max_output_tokens" if cut_off else None
+        self._finished(self._turn())
+        return [*events, self._event(f"response.{self._status}", response=self.response())]
+
+    def _where(self, item: Item) -> dict[str, Any]:
+        return {"item_id": item["id"], "output_index": len(self._items) - 1}
+
+    def _event(self, kind: str, **fields: Any) -> Event:
+        data = msgspec.json.encode({"type": kind, "sequence_number": self._sequence, **fields})
+        self._sequence += 1
+        return kind, data
+
+
+def _usage_body(usage: Usage) -> dict[str, Any]:
+    return {
+        "input_tokens": usage.prompt_tokens,
+        "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
+        "output_tokens": usage.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+    }
+
+
+def _tool_body(name: str, description: str | None, parameters: dict[str, Any] | None) -> dict[str, Any]:
+    return {"type": "function", "name": name, "description": description, "parameters": parameters, "strict": False}
+
+
+def _text_format(body: ResponsesRequest) -> dict[str, Any]:
+    wanted = body.text.format if body.text is not None else None
+    if wanted is None or wanted.type != "json_schema":
+        return {"type": wanted.type if wanted is not None else "text"}
+    return {"type": "json_schema", "name": wanted.name, "schema": wanted.schema or {}, "strict": wanted.strict}

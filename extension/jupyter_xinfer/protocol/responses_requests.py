@@ -1,0 +1,189 @@
+"""OpenAI's Responses API: what a caller sends, as the chat request that it means."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+from msgspec import Meta, Struct
+
+from jupyter_xinfer.protocol.chat_messages import ContentPart, FunctionCall, Message, MessageToolCall
+from jupyter_xinfer.protocol.openai_requests import ChatRequest
+from jupyter_xinfer.protocol.sampling_fields import PositiveInt, Probability, Temperature
+from jupyter_xinfer.protocol.structured_output import JsonSchemaFormat, ResponseFormat
+from jupyter_xinfer.protocol.tools import FunctionTool, NamedChoice, NamedFunction, Tool
+from xinfer_runtime.errors import InvalidRequest
+
+
+class InputItem(Struct):
+    """A message, a call that the model made, its result, or thoughts that are carried along."""
+
+    type: Literal["message", "function_call", "function_call_output", "reasoning"] = "message"
+    role: Literal["user", "assistant", "system", "developer"] = "user"
+    content: str | list[ContentPart] | None = None
+    name: str = ""
+    arguments: str = "{}"
+    call_id: str = ""
+    output: str | list[ContentPart] = ""
+
+    def as_message(self) -> Message | None:
+        if self.type == "message":
+            return Message(role=self.role, content=_plain(self.content))
+        if self.type == "function_call":
+            call = MessageToolCall(FunctionCall(self.name, self.arguments), id=self.call_id)
+            return Message(role="assistant", tool_calls=[call])
+        if self.type == "function_call_output":
+            return Message(role="tool", content=_plain(self.output), tool_call_id=self.call_id)
+        # Templates leave the thoughts of earlier turns out.
+        return None
+
+
+def _plain(content: str | list[ContentPart] | None) -> str | list[ContentPart] | None:
+    """Parts under the names that chat has for them."""
+    if not isinstance(content, list):
+        return content
+    names = {"input_text": "text", "output_text": "text"}
+    return [ContentPart(names.get(part.type, part.type), part.text, part.refusal) for part in content]
+
+
+class ResponseTool(Struct):
+    type: str
+    name: str = ""
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class NamedTool(Struct):
+    type: Literal["function"]
+    name: str
+
+
+class TextFormat(Struct):
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    name: str = "output"
+    schema: dict[str, Any] | None = None
+    description: str | None = None
+    strict: bool | None = None
+
+
+class TextOptions(Struct):
+    format: TextFormat | None = None
+    verbosity: str | None = None
+
+
+class ReasoningOptions(Struct):
+    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    summary: str | None = None
+    generate_summary: str | None = None
+
+
+class ResponsesRequest(Struct, kw_only=True, forbid_unknown_fields=True):
+    model: Annotated[str, Meta(min_length=1)]
+    input: str | Annotated[list[InputItem], Meta(min_length=1)]
+    instructions: str | None = None
+    previous_response_id: str | None = None
+    max_output_tokens: PositiveInt | None = None
+    temperature: Temperature | None = None
+    top_p: Probability | None = None
+    tools: list[ResponseTool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+    text: TextOptions | None = None
+    reasoning: ReasoningOptions | None = None
+    store: bool | None = None
+    stream: bool | None = None
+    stream_options: dict[str, Any] | None = None
+    metadata: dict[str, str] | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    service_tier: str | None = None
+    truncation: str | None = None
+    include: list[str] | None = None
+    background: bool | None = None
+    top_logprobs: int | None = None
+    max_tool_calls: int | None = None
+    prompt_cache_retention: str | None = None
+    prompt_cache_options: Any = None
+    conversation: Any = None
+    context_management: Any = None
+    moderation: Any = None
+    prompt: Any = None
+
+    unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "service_tier": ("auto", "default"),
+        "truncation": ("disabled",),
+        # What clients of reasoning models ask for by default; there is nothing encrypted to include.
+        "include": ([], ["reasoning.encrypted_content"]),
+        "background": (False,),
+        "top_logprobs": (0,),
+        "max_tool_calls": (),
+        "prompt_cache_retention": ("in_memory", "in-memory"),
+        "prompt_cache_options": (),
+        "conversation": (),
+        "context_management": (),
+        "moderation": (),
+        "prompt": (),
+    }
+    """Documented parameters that are refused, and the values of them that ask for what the server does anyway."""
+
+    def messages(self) -> list[Message]:
+        """The messages of this request alone, without its instructions."""
+        if isinstance(self.input, str):
+            return [Message(role="user", content=self.input)]
+        return _merged([message for item in self.input if (message := item.as_message()) is not None])
+
+    def as_chat(self, history: Sequence[Message]) -> ChatRequest:
+        """The chat request after `history`, the messages of earlier responses. Raises `InvalidRequest`."""
+        for name, harmless in self.unsupported.items():
+            value = getattr(self, name)
+            if value is not None and value not in harmless:
+                raise InvalidRequest(f"`{name}` is not supported by this server.", param=name)
+        system = [Message(role="system", content=self.instructions)] if self.instructions else []
+        return ChatRequest(
+            model=self.model,
+            messages=[*system, *history, *self.messages()],
+            max_completion_tokens=self.max_output_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            tools=self._tools(),
+            tool_choice=NamedChoice("function", NamedFunction(self.tool_choice.name))
+            if isinstance(self.tool_choice, NamedTool)
+            else self.tool_choice
+            if self.tools
+            else None,
+            parallel_tool_calls=self.parallel_tool_calls,
+            response_format=self._format(),
+            reasoning_effort=self.reasoning.effort if self.reasoning is not None else None,
+            verbosity=self.text.verbosity if self.text is not None else None,
+        )
+
+    def _tools(self) -> list[Tool] | None:
+        for i, tool in enumerate(self.tools or ()):
+            if tool.type != "function" or not tool.name:
+                raise InvalidRequest(
+                    f"`tools[{i}]` has type {tool.type!r}; this server runs no tools of its own and takes functions.",
+                    param=f"tools[{i}]",
+                )
+        functions = [FunctionTool(t.name, t.description, t.parameters, t.strict) for t in self.tools or ()]
+        return [Tool("function", function) for function in functions] or None
+
+    def _format(self) -> ResponseFormat | None:
+        wanted = self.text.format if self.text is not None else None
+        if wanted is None:
+            return None
+        if wanted.type != "json_schema":
+            return ResponseFormat(wanted.type)
+        return ResponseFormat("json_schema", JsonSchemaFormat(wanted.name, wanted.schema))
+
+
+def _merged(messages: list[Message]) -> list[Message]:
+    """Calls that follow one another, or an answer, are one turn of the assistant."""
+    turns: list[Message] = []
+    for message in messages:
+        last = turns[-1] if turns else None
+        if message.tool_calls and last is not None and last.role == "assistant":
+            calls = [*(last.tool_calls or ()), *message.tool_calls]
+            turns[-1] = Message(role="assistant", content=last.content, tool_calls=calls)
+        else:
+            turns.append(message)
+    return turns
