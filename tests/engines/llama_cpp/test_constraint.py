@@ -104,6 +104,11 @@ def test_a_token_over_several_parts_of_the_grammar_is_allowed() -> None:
     assert PIECES.index(b'{"') in allowed(constrained(ConstraintKind.JSON_SCHEMA, SCHEMA))
 
 
+def test_a_text_that_must_come_may_come_in_any_tokens() -> None:
+    state = constrained(ConstraintKind.CHOICE, ["the"])
+    assert allowed(state) == {ord("t"), PIECES.index(b"th")}
+
+
 @pytest.mark.parametrize(
     ("kind", "value", "says"),
     [

@@ -30,6 +30,8 @@ MAX_RULES = 500
 MAX_CHOICES = 4096
 MAX_CHOICES_BYTES = 128 << 10
 
+# Where only one text can come, any tokens that spell it are allowed: the model knows best which are usual.
+_OPTIONS = '%llguidance {"no_forcing": true}\n'
 _JSON_OPTIONS = {
     # At most one blank, or one line break with its indentation: models that may would write white space without end.
     "whitespace_pattern": r" ?|\n[ \t]{0,40}",
@@ -55,13 +57,13 @@ def grammar_of(constraint: Constraint, tools: Sequence[dict[str, Any]] = ()) -> 
     Raises InvalidRequest for what is not of the constraint's kind, or beyond the limits. Whether it can be compiled is
     for the compiler to say.
     """
-    answer = _answer(constraint)
-    if not tools or constraint.kind is ConstraintKind.GRAMMAR:
-        return json.dumps({"grammars": [answer]})
-    call = {"anyOf": [_call_schema(tool.get("function", {})) for tool in tools]}
-    start = f"start: @answer | call+\ncall: {json.dumps(OPEN)} /\\n?/ @call /\\n?/ {json.dumps(CLOSE)} /\\n?/\n"
-    parts = [{"lark_grammar": start}, {"name": "answer", **answer}, {"name": "call", **_json(call)}]
-    return json.dumps({"grammars": parts})
+    parts = [{"name": "answer", **_answer(constraint)}]
+    rules = "start: @answer\n"
+    if tools and constraint.kind is not ConstraintKind.GRAMMAR:
+        parts.append({"name": "call", **_json({"anyOf": [_call_schema(tool.get("function", {})) for tool in tools]})})
+        block = f"{json.dumps(OPEN)} /\\n?/ @call /\\n?/ {json.dumps(CLOSE)} /\\n?/"
+        rules = f"start: @answer | call+\ncall: {block}\n"
+    return json.dumps({"grammars": [{"lark_grammar": _OPTIONS + rules}, *parts]})
 
 
 def _answer(constraint: Constraint) -> dict[str, Any]:
