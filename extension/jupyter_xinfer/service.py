@@ -21,13 +21,16 @@ from jupyter_xinfer.auth.principal import current_principal
 from jupyter_xinfer.cluster_access import ClusterAccess
 from jupyter_xinfer.metrics import Metrics
 from jupyter_xinfer.protocol.model_objects import model_object
+from jupyter_xinfer.registrations import Registrations
+from jupyter_xinfer.running_requests import RunningRequests
 from jupyter_xinfer.protocol.response_store import ResponseStore
 from xinfer_runtime import __version__
+from xinfer_runtime.catalog.families import Family, find_family
 from xinfer_runtime.catalog.resolve import resolve
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.cluster.session import ClusterSession
 from xinfer_runtime.errors import Cancelled, EngineError, ModelNotFound, Unavailable, from_info
-from xinfer_runtime.messages import Delta, GenerateRequest, LaunchRequest, ModelStatus, Replica, ReplicaState
+from xinfer_runtime.messages import Delta, GenerateRequest, LaunchRequest, ModelSpec, ModelStatus, Replica, ReplicaState
 from xinfer_runtime.routing.router import Router
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
@@ -64,6 +67,8 @@ class Service:
         self._subscribers: set[Callable[[str], None]] = set()
         self._activity: Callable[[datetime], None] = lambda _: None
         self._stopping = False
+        self.registrations = Registrations(config.home / "registrations", log)
+        self.requests = RunningRequests()
         self.cluster = ClusterAccess(config.home, config.scheduler, config.credentials, self._cluster_changed, log)
         self.cluster.on_session(self._use_session)
         metrics.watch_load(self._load)
@@ -73,7 +78,7 @@ class Service:
     async def launch(self, request: LaunchRequest, *, wait_ready: bool) -> str:
         """Launch a model and return its uid; with `wait_ready`, when it is ready or with the reason why not."""
         self._refuse_while_stopping()
-        spec = replace(resolve(request), created=time.time())
+        spec = replace(resolve(request, self.registrations.families()), created=time.time())
         current_principal().require_model(spec.uid)
         session = await self.cluster.open()
         await session.launch(spec)
@@ -151,12 +156,22 @@ class Service:
 
     def describe(self, uid: str) -> dict[str, Any]:
         status = self.status(uid)
-        return model_object(status, self._router.stats(uid) if self._router is not None else {})
+        stats = self._router.stats(uid) if self._router is not None else {}
+        return model_object(status, stats, self._family(status.spec))
 
     def describe_all(self) -> list[dict[str, Any]]:
         session = self.cluster.session
         may_use = current_principal().may_use
         return [self.describe(uid) for uid in sorted(filter(may_use, session.models))] if session is not None else []
+
+    def _family(self, spec: ModelSpec) -> Family | None:
+        """What is known of the model by its name; nothing of a file that was launched by its path alone."""
+        if not spec.path:
+            return find_family(spec.name)
+        registration = self.registrations.find(spec.name)
+        if registration is None or not registration.family.has_file(spec.path):
+            return None
+        return registration.family
 
     async def generate(self, uid: str, request: GenerateRequest) -> AsyncGenerator[Delta]:
         """The deltas of one request; closing the generator aborts it in the engine."""
@@ -164,7 +179,8 @@ class Service:
         self.status(uid)
         if self._router is None:
             raise Unavailable("The service is not connected to its cluster; try again in a moment.")
-        async with aclosing(self._router.generate(uid, request)) as deltas:
+        answer = self.requests.abortable(uid, request.id, self._router.generate(uid, request))
+        async with aclosing(answer) as deltas:
             async for delta in deltas:
                 yield delta
 

@@ -24,7 +24,8 @@ def test_every_route_is_documented() -> None:
     for pattern, handler, _ in routes(Mock()):
         if handler is UnknownRoute or "dask" in pattern:
             continue
-        path = pattern.replace("([A-Za-z0-9._-]+)", "LLM" if "registrations" in pattern else "{uid}")
+        path = re.sub("(registrations|engines)/" + re.escape("([A-Za-z0-9._-]+)"), r"\1/LLM", pattern)
+        path = path.replace("([A-Za-z0-9._-]+)", "{uid}").replace("([^/]+)", "{name}")
         assert any(f"`{verb} {path}`" in DOCS["api.md"] for verb in ("GET", "POST", "DELETE")), path
 
 

@@ -1,18 +1,16 @@
 """Managing models: list, launch, describe, watch, terminate."""
 
 import asyncio
-import re
 
 import msgspec
 
 from jupyter_xinfer.auth.permissions import MODELS_LIST, MODELS_READ, MODELS_START, MODELS_STOP
 from jupyter_xinfer.handlers.base import XinferHandler, endpoint
 from jupyter_xinfer.handlers.event_stream import EventStream
-from jupyter_xinfer.protocol.decoding import decode
-from jupyter_xinfer.protocol.model_objects import event_objects, progress_object, registration_object
-from xinfer_runtime.catalog.families import families
+from jupyter_xinfer.protocol.launch_body import launch_request
+from jupyter_xinfer.protocol.model_objects import event_objects, progress_object
 from xinfer_runtime.errors import InvalidRequest, ModelNotFound
-from xinfer_runtime.messages import LaunchRequest, ReplicaState
+from xinfer_runtime.messages import ReplicaState
 
 _FINAL = (ReplicaState.READY, ReplicaState.FAILED)
 
@@ -24,7 +22,7 @@ class ModelsHandler(XinferHandler):
 
     @endpoint(MODELS_START)
     async def post(self) -> None:
-        request = decode(self.request.body, LaunchRequest)
+        request = launch_request(self.request.body)
         # Xinference's sync client sends "False", its async client "false".
         wait_ready = self._flag("wait_ready", default=True)
         uid = await self.service.launch(request, wait_ready=wait_ready)
@@ -83,18 +81,6 @@ class ModelEventsHandler(XinferHandler):
                 await events.done()
         finally:
             unsubscribe()
-
-
-class RegistrationsHandler(XinferHandler):
-    """The models that can be launched by name."""
-
-    @endpoint(MODELS_LIST)
-    async def get(self, model_type: str) -> None:
-        self.reply([registration_object(family) for family in families() if _same(family.type, model_type)])
-
-
-def _same(a: str, b: str) -> bool:
-    return re.sub(r"\W", "", a).lower() == re.sub(r"\W", "", b).lower()
 
 
 class InfoHandler(XinferHandler):

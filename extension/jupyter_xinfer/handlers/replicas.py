@@ -4,8 +4,10 @@ from typing import Any
 
 from msgspec import Struct
 
+from jupyter_xinfer.auth.permissions import MODELS_LIST, MODELS_START, MODELS_STOP
 from jupyter_xinfer.handlers.base import XinferHandler, endpoint
 from jupyter_xinfer.protocol.decoding import decode
+from jupyter_xinfer.protocol.xinference_objects import replica_status
 from xinfer_runtime.errors import InvalidRequest
 from xinfer_runtime.messages import Replica
 
@@ -20,7 +22,13 @@ class AddReplicas(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class ReplicasHandler(XinferHandler):
-    @endpoint
+    @endpoint(MODELS_LIST)
+    async def get(self, uid: str) -> None:
+        status = self.service.status(uid)
+        created = int(status.spec.created)
+        self.reply([replica_status(replica, index, created) for index, replica in enumerate(status.replicas)])
+
+    @endpoint(MODELS_START)
     async def post(self, uid: str) -> None:
         request = decode(self.request.body or b"{}", AddReplicas)
         if request.replica < 1:
@@ -35,13 +43,13 @@ class ReplicasHandler(XinferHandler):
 
 
 class ReplicaHandler(XinferHandler):
-    @endpoint
+    @endpoint(MODELS_STOP)
     async def delete(self, uid: str, replica_id: str) -> None:
         self.reply({"remaining_replicas": await self.service.remove_replica(uid, replica_id)})
 
 
 class CancelHandler(XinferHandler):
-    @endpoint
+    @endpoint(MODELS_STOP)
     async def post(self, uid: str) -> None:
         await self.service.cancel_launch(uid)
         self.reply(None)

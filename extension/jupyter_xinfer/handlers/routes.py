@@ -13,15 +13,35 @@ from jupyter_xinfer.handlers.models import (
     ModelHandler,
     ModelProgressHandler,
     ModelsHandler,
-    RegistrationsHandler,
 )
 from jupyter_xinfer.handlers.nodes import DrainHandler
 from jupyter_xinfer.handlers.openai import ChatHandler, CompletionHandler
+from jupyter_xinfer.handlers.registrations import (
+    CachedFilesHandler,
+    CachedModelsHandler,
+    EnginesHandler,
+    RegistrationHandler,
+    RegistrationsHandler,
+)
 from jupyter_xinfer.handlers.replicas import CancelHandler, ReplicaHandler, ReplicasHandler
+from jupyter_xinfer.handlers.xinference import (
+    AbortHandler,
+    AddressHandler,
+    ClusterInfoHandler,
+    DevicesHandler,
+    InstancesHandler,
+    StatusHandler,
+    SupervisorHandler,
+    VersionHandler,
+    VllmModelsHandler,
+    WorkersHandler,
+)
 from jupyter_xinfer.handlers.responses import ResponsesHandler
 from jupyter_xinfer.service import Service
 
 _UID = r"([A-Za-z0-9._-]+)"
+# Registered models have names in any language; percent-encoded, they are decoded by tornado.
+_NAME = r"([^/]+)"
 
 
 def routes(service: Service) -> list[tuple[str, type[Any], dict[str, Any]]]:
@@ -38,13 +58,28 @@ def routes(service: Service) -> list[tuple[str, type[Any], dict[str, Any]]]:
         (r"/v1/messages", MessagesHandler),
         (r"/v1/messages/count_tokens", CountTokensHandler),
         (r"/v1/models", ModelsHandler),
+        (r"/v1/models/instances", InstancesHandler),
+        (r"/v1/models/vllm-supported", VllmModelsHandler),
         (rf"/v1/models/{_UID}", ModelHandler),
+        (rf"/v1/models/{_UID}/requests/{_UID}/abort", AbortHandler),
         (rf"/v1/models/{_UID}/replicas", ReplicasHandler),
         (rf"/v1/models/{_UID}/replicas/{_UID}", ReplicaHandler),
         (rf"/v1/models/{_UID}/cancel", CancelHandler),
         (rf"/v1/models/{_UID}/progress", ModelProgressHandler),
         (rf"/v1/models/{_UID}/events", ModelEventsHandler),
         (rf"/v1/model_registrations/{_UID}", RegistrationsHandler),
+        (rf"/v1/model_registrations/{_UID}/{_NAME}", RegistrationHandler),
+        (rf"/v1/engines/{_NAME}", EnginesHandler),
+        (rf"/v1/engines/{_UID}/{_NAME}", EnginesHandler),
+        (r"/v1/cache/models", CachedModelsHandler),
+        (r"/v1/cache/models/files", CachedFilesHandler),
+        (r"/v1/cluster/info", ClusterInfoHandler),
+        (r"/v1/cluster/version", VersionHandler),
+        (r"/v1/cluster/devices", DevicesHandler),
+        (r"/v1/workers", WorkersHandler),
+        (r"/v1/supervisor", SupervisorHandler),
+        (r"/v1/address", AddressHandler),
+        (r"/status", StatusHandler),
         (r"/xinfer/info", InfoHandler),
         (r"/xinfer/drain", DrainHandler),
         (r"/xinfer/dask/(.*/ws)", DashboardSocketHandler),

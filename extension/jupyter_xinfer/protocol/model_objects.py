@@ -9,10 +9,15 @@ from xinfer_runtime.messages import EngineStats, ModelStatus, Replica
 NO_STATS = EngineStats()
 
 
-def model_object(status: ModelStatus, stats: Mapping[str, EngineStats]) -> dict[str, Any]:
-    """One item of `GET /v1/models`. `stats` maps replica ids to the load last heard from them."""
+def model_object(status: ModelStatus, stats: Mapping[str, EngineStats], family: Family | None = None) -> dict[str, Any]:
+    """One item of `GET /v1/models`. `stats` maps replica ids to the load last heard from them.
+
+    `family` is what is known of the model by name; a file that was launched by path has none. What the loaded model
+    says of itself comes first.
+    """
     spec = status.spec
     info = next((replica.info for replica in status.replicas if replica.info is not None), None)
+    known_abilities = list(family.abilities) if family is not None else []
     replicas = [_replica_object(replica, stats.get(replica.id, NO_STATS)) for replica in status.replicas]
     return {
         "id": spec.uid,
@@ -27,7 +32,16 @@ def model_object(status: ModelStatus, stats: Mapping[str, EngineStats]) -> dict[
         "model_size_in_billions": spec.size_in_billions,
         "quantization": spec.quantization,
         "context_length": info.context_length if info is not None else spec.context_length,
-        "model_ability": list(info.abilities) if info is not None else [],
+        "model_ability": list(info.abilities) if info is not None else known_abilities,
+        "model_lang": list(family.languages) if family is not None else [],
+        "model_description": family.description if family is not None else "",
+        "model_family": (family.family or family.name) if family is not None else spec.name,
+        "model_hub": None,
+        "revision": None,
+        "multimodal_projector": None,
+        "address": next((replica.address for replica in status.replicas if replica.address), ""),
+        "accelerators": [],
+        "n_worker": 1,
         "model_path": spec.path or None,
         "replica": spec.replica,
         "n_gpu": spec.n_gpu,
@@ -69,7 +83,7 @@ def registration_object(family: Family) -> dict[str, Any]:
     """One item of `GET /v1/model_registrations/{type}`."""
     return {
         "model_name": family.name,
-        "is_builtin": True,
+        "is_builtin": family.builtin,
         "model_type": family.type,
         "model_description": family.description,
         "model_lang": list(family.languages),

@@ -8,7 +8,8 @@ from msgspec import Struct
 
 
 class FamilySpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One format and size of a family. `quantizations` maps each label to the packaged file."""
+    """One format and size of a family. `quantizations` maps each label to the packaged file, or to a path on the nodes
+    for a model that somebody registered."""
 
     format: str
     size_in_billions: str
@@ -16,7 +17,7 @@ class FamilySpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Family(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A model by name. `context_length` is what its files were trained for."""
+    """A model by name. `context_length` is what its files were trained for; `family` where it is not the name."""
 
     name: str
     description: str
@@ -25,6 +26,11 @@ class Family(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     context_length: int
     specs: tuple[FamilySpec, ...]
     type: str = "LLM"
+    family: str | None = None
+    builtin: bool = True
+
+    def has_file(self, file: str) -> bool:
+        return any(file in spec.quantizations.values() for spec in self.specs)
 
 
 @cache

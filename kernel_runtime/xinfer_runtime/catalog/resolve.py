@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections.abc import Sequence
 from pathlib import PurePath
 
 from xinfer_runtime.catalog.families import Family, FamilySpec, families, find_family
@@ -23,8 +24,8 @@ _REPLICA_SUFFIX = re.compile(r"-rep\d+\Z")
 _GGUF = "ggufv2"
 
 
-def resolve(request: LaunchRequest) -> ModelSpec:
-    """The model that the request asks for.
+def resolve(request: LaunchRequest, custom: Sequence[Family] = ()) -> ModelSpec:
+    """The model that the request asks for, by path or by a name among the packaged ones and `custom`.
 
     Raises ModelNotFound for an unknown name, InvalidRequest for anything else that cannot be; `param` names the field.
     """
@@ -32,7 +33,7 @@ def resolve(request: LaunchRequest) -> ModelSpec:
         raise InvalidRequest(f"model_type {request.model_type!r:.120}: only LLM can be served", param="model_type")
     engine = ENGINES[0] if request.model_engine is None else canonical_name(request.model_engine)
     name, path = _name_and_path(request)
-    spec = _spec_of_family(request, _family(name)) if path is None else _spec_of_path(request, name, path)
+    spec = _spec_of_family(request, _family(name, custom)) if path is None else _spec_of_path(request, name, path)
     return ModelSpec(
         uid=check_uid(request.model_uid if request.model_uid is not None else _uid_from(spec.name)),
         name=spec.name,
@@ -78,11 +79,11 @@ def _name_and_path(request: LaunchRequest) -> tuple[str, str | None]:
     return name, None
 
 
-def _family(name: str) -> Family:
-    family = find_family(name)
+def _family(name: str, custom: Sequence[Family]) -> Family:
+    family = find_family(name) or next((each for each in custom if each.name.lower() == name.lower()), None)
     if family is not None:
         return family
-    names = {each.name.lower(): each.name for each in families()}
+    names = {each.name.lower(): each.name for each in (*families(), *custom)}
     near = [names[key] for key in difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.4)] or list(
         names.values()
     )
@@ -106,19 +107,22 @@ def _spec_of_path(request: LaunchRequest, name: str, path: str) -> ModelSpec:
         name=name,
         format=_GGUF,
         path=path,
-        quantization=request.quantization,
+        quantization=None if (request.quantization or "none").lower() == "none" else request.quantization,
         size_in_billions=None if size is None else _size_label(size),
     )
 
 
 def _spec_of_family(request: LaunchRequest, family: Family) -> ModelSpec:
     spec = _choose_spec(request, family)
+    quantization = _choose_quantization(request.quantization, family, spec)
     return ModelSpec(
         uid="",
         name=family.name,
         format=spec.format,
         size_in_billions=spec.size_in_billions,
-        quantization=_choose_quantization(request.quantization, family, spec),
+        # Whoever registered a model without a quantization leaves it to the file to say.
+        quantization=None if quantization.lower() == "none" else quantization,
+        path="" if family.builtin else spec.quantizations[quantization],
     )
 
 
@@ -159,7 +163,7 @@ def _choose_quantization(wanted: str | None, family: Family, spec: FamilySpec) -
 def _size_label(size: int | float | str) -> str:
     """Sizes as Xinference writes them: 7, 1.8 and "1_8" alike give "7" and "1_8"."""
     text = f"{size:g}" if isinstance(size, int | float) else size.strip()
-    return text.replace(".", "_")
+    return text.removesuffix(".0").replace(".", "_")
 
 
 def _uid_from(name: str) -> str:

@@ -1,0 +1,124 @@
+"""The models that can be launched by name: the packaged ones, those that people register, and their files."""
+
+import asyncio
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from jupyter_xinfer.auth.permissions import MODELS_LIST, MODELS_REGISTER, MODELS_UNREGISTER
+from jupyter_xinfer.handlers.base import XinferHandler, endpoint
+from jupyter_xinfer.protocol.decoding import decode
+from jupyter_xinfer.protocol.model_objects import registration_object
+from jupyter_xinfer.protocol.xinference_objects import (
+    cached_objects,
+    definition_object,
+    engines_object,
+    model_versions,
+)
+from jupyter_xinfer.registrations import definition_text
+from xinfer_runtime.catalog.families import Family, families
+from xinfer_runtime.errors import InvalidRequest, ModelNotFound, NotFound, PermissionDenied
+
+
+class RegisterRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of `POST /v1/model_registrations/{type}`. `model` is the definition, itself JSON in a string."""
+
+    model: Any
+    persist: bool = False
+    worker_ip: str | None = None
+
+
+class CatalogHandler(XinferHandler):
+    """What the handlers of this module share: the models by name."""
+
+    def known(self, model_type: str = "LLM") -> list[Family]:
+        return [
+            family for family in (*families(), *self.service.registrations.families()) if _same(family.type, model_type)
+        ]
+
+    def find(self, model_type: str, name: str) -> Family:
+        for family in self.known(model_type):
+            if family.name.lower() == name.lower():
+                return family
+        raise ModelNotFound(f"No model {name!r:.120} of type {model_type!r:.40} is registered.", param="model_name")
+
+
+class RegistrationsHandler(CatalogHandler):
+    @endpoint(MODELS_LIST)
+    async def get(self, model_type: str) -> None:
+        self.reply([registration_object(family) for family in self.known(model_type)])
+
+    @endpoint(MODELS_REGISTER)
+    async def post(self, model_type: str) -> None:
+        if not _same(model_type, "LLM"):
+            raise InvalidRequest(f"Models of type {model_type!r:.40} cannot be registered here; LLM can.", param="type")
+        request = decode(self.request.body, RegisterRequest)
+        if request.worker_ip:
+            raise InvalidRequest("`worker_ip`: a model is registered for the whole cluster.", param="worker_ip")
+        await self.service.registrations.add(definition_text(request.model), persist=request.persist)
+        self.reply(None)
+
+
+class RegistrationHandler(CatalogHandler):
+    @endpoint(MODELS_LIST)
+    async def get(self, model_type: str, name: str) -> None:
+        family = self.find(model_type, name)
+        registration = self.service.registrations.find(name)
+        self.reply(registration.definition if registration is not None else definition_object(family))
+
+    @endpoint(MODELS_UNREGISTER)
+    async def delete(self, model_type: str, name: str) -> None:
+        if self.find(model_type, name).builtin:
+            raise InvalidRequest(f"{name} comes with the package and cannot be unregistered.", param="model_name")
+        await self.service.registrations.remove(name)
+        self.reply(None)
+
+
+class EnginesHandler(CatalogHandler):
+    """By engine, the formats, sizes and quantizations that a model can be launched with."""
+
+    @endpoint(MODELS_LIST)
+    async def get(self, *type_and_name: str) -> None:
+        *types, name = type_and_name
+        self.reply(engines_object(self.find(types[0] if types else "LLM", name)))
+
+
+class CachedModelsHandler(CatalogHandler):
+    """The model files on this server's machine. Nothing is downloaded, so none of them is ours to remove."""
+
+    @endpoint(MODELS_LIST)
+    async def get(self) -> None:
+        wanted = self.get_query_argument("model_name", "")
+        found = [family for family in self.known() if wanted.lower() in ("", family.name.lower())]
+        self.reply({"list": await asyncio.to_thread(_cached, found)})
+
+    @endpoint(MODELS_UNREGISTER)
+    async def delete(self) -> None:
+        version = self.get_query_argument("model_version")
+        if not any(version in model_versions(family) for family in self.known()):
+            raise NotFound(f"There is no cached model {version!r:.200}.", param="model_version")
+        raise PermissionDenied(
+            f"The files of {version} were not downloaded by this server: packaged files go with the package, and "
+            "registered ones belong to whoever put them there. Remove them there.",
+            param="model_version",
+        )
+
+
+class CachedFilesHandler(CatalogHandler):
+    """What removing a cached model would delete: nothing."""
+
+    @endpoint(MODELS_LIST)
+    async def get(self) -> None:
+        self.reply({"model_version": self.get_query_argument("model_version"), "worker_ip": None, "paths": []})
+
+
+def _cached(models: list[Family]) -> list[dict[str, Any]]:
+    packaged = Path(str(resources.files("xinfer_runtime.catalog").joinpath("data")))
+    return [each for family in models for each in cached_objects(family, packaged)]
+
+
+def _same(a: str, b: str) -> bool:
+    return re.sub(r"\W", "", a).lower() == re.sub(r"\W", "", b).lower()

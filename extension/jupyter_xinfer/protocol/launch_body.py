@@ -1,0 +1,66 @@
+"""The body of a launch as Xinference's clients send it, reduced to what this server can honour.
+
+Those clients send every field of their payload, most of them null. A field at a value that means what happens here
+anyway is dropped; any other value of a field that this server cannot honour is refused by name. `LaunchRequest` itself
+stays strict: it has only fields that have an effect.
+"""
+
+from typing import Any
+
+import msgspec
+
+from jupyter_xinfer.protocol.decoding import decode
+from xinfer_runtime.errors import InvalidRequest
+from xinfer_runtime.messages import LaunchRequest
+
+_ALIASES = {
+    "max_model_len": "context_length",
+    "n_ctx": "context_length",
+    "max_num_seqs": "max_sequences",
+}
+"""Engine options of vLLM and llama.cpp that mean one of our fields."""
+
+_UNSUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "n_worker": ((1,), "a replica runs on one node"),
+    "peft_model_config": (({},), "LoRA adapters are not loaded"),
+    "request_limits": ((), "requests queue in the engine, which has `max_sequences`"),
+    "worker_ip": ((), "the cluster chooses the node"),
+    "gpu_idx": (([],), "the cluster chooses the GPU; `n_gpu` says how many"),
+    "replica_config": (([],), "the cluster chooses where replicas run; `replica` says how many"),
+    "enable_thinking": ((), "send `enable_thinking` with each chat request"),
+    "enable_virtual_env": ((False,), "replicas run in the node's own environment"),
+    "virtual_env_packages": (([],), "replicas run in the node's own environment"),
+    "virtual_env_find_links": (([],), "replicas run in the node's own environment"),
+    "envs": (({},), "requests cannot set the environment of replicas"),
+    "download_hub": ((), "nothing is downloaded; name a file on the nodes with `model_path`"),
+    "trust_remote_code": ((False,), "no code from a model's files is run"),
+    "multimodal_projector": ((), "images are not supported"),
+}
+"""Fields of Xinference that have no meaning here: the values that are harmless, beside null, and why not others."""
+
+_FIELDS = frozenset(LaunchRequest.__struct_fields__)
+
+
+def launch_request(body: bytes) -> LaunchRequest:
+    """The launch that `body` asks for. Raises `InvalidRequest` naming the field at fault."""
+    kept: dict[str, Any] = {}
+    for name, value in decode(body, dict[str, Any]).items():
+        field = _ALIASES.get(name, name)
+        # A null n_gpu is a wish, "no GPU"; other nulls and empty texts are fields that a form left open.
+        if value in (None, "") and field != "n_gpu":
+            continue
+        if field not in _FIELDS:
+            _refuse_unless_harmless(name, value)
+        elif field in kept and kept[field] != value:
+            raise InvalidRequest(f"`{name}` and another field of the same meaning contradict each other.", param=name)
+        else:
+            kept[field] = value
+    return decode(msgspec.json.encode(kept), LaunchRequest)
+
+
+def _refuse_unless_harmless(name: str, value: Any) -> None:
+    if name not in _UNSUPPORTED:
+        raise InvalidRequest(f"`{name:.100}` is not an option of a launch that this server knows.", param=name[:100])
+    harmless, reason = _UNSUPPORTED[name]
+    if not any(type(value) is type(each) and value == each for each in harmless):
+        raise InvalidRequest(f"`{name}` is not supported by this server: {reason}. Leave it out.", param=name)
