@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from jupyter_xinfer.auth.config import AuthConfig, load_auth_config
 from jupyter_xinfer.auth.gate import Gate
 from jupyter_xinfer.auth.key_ring import KeyRing
 from jupyter_xinfer.auth.key_store import KeyStore
+from jupyter_xinfer.auth.ledger import Ledger, tokens_by_caller
+from jupyter_xinfer.auth.limits import DAY, Limiter
+from jupyter_xinfer.auth.meter import Meter
 from jupyter_xinfer.auth.runtime_key import RuntimeKey
 from jupyter_xinfer.auth.shape import is_key
 from jupyter_xinfer.banner import banner
@@ -80,7 +84,10 @@ class XinferApp(ExtensionApp):
             launch_timeout=self.launch_timeout,
         )
         gate = Gate(self.runtime_key, KeyRing(KeyStore(home), self.log), self._users())
-        self.service = Service(config, Metrics(), gate, self._emit, self.log)
+        ledger = Ledger(home, self.log)
+        midnight = time.time() // DAY * DAY
+        meter = Meter(Limiter(tokens_by_caller(ledger.rows(midnight))), ledger)
+        self.service = Service(config, Metrics(), gate, meter, self._emit, self.log)
         # Jupyter's idle shutdown looks at every setting with this ending; JupyterHub's culler at the newest of them.
         self.settings["xinfer_last_activity"] = self.service.last_activity
         self.service.on_activity(lambda now: self._server.web_app.settings.update(xinfer_last_activity=now))

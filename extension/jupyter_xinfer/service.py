@@ -17,6 +17,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from jupyter_xinfer.auth.gate import Gate
+from jupyter_xinfer.auth.meter import Meter
 from jupyter_xinfer.auth.principal import current_principal
 from jupyter_xinfer.cluster_access import ClusterAccess
 from jupyter_xinfer.metrics import Metrics
@@ -53,12 +54,14 @@ class Service:
         config: ServiceConfig,
         metrics: Metrics,
         gate: Gate,
+        meter: Meter,
         emit: Callable[[dict[str, str]], None],
         log: Log,
     ) -> None:
         self.config = config
         self.metrics = metrics
         self.gate = gate
+        self.meter = meter
         self.responses = ResponseStore()
         self.last_activity = datetime.now(UTC)
         self._log = log
@@ -180,9 +183,11 @@ class Service:
         if self._router is None:
             raise Unavailable("The service is not connected to its cluster; try again in a moment.")
         answer = self.requests.abortable(uid, request.id, self._router.generate(uid, request))
-        async with aclosing(answer) as deltas:
-            async for delta in deltas:
-                yield delta
+        with self.meter.request(current_principal(), uid) as count:
+            async with aclosing(answer) as deltas:
+                async for delta in deltas:
+                    count.observe(delta)
+                    yield delta
 
     def info(self) -> dict[str, Any]:
         """The body of `GET /xinfer/info`."""
@@ -225,6 +230,7 @@ class Service:
             self._router = None
         await self.cluster.close()
         await self.gate.close()
+        await self.meter.close()
         self.metrics.close()
 
     async def _open_in_background(self) -> None:

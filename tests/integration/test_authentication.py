@@ -12,6 +12,7 @@ import pytest
 
 from jupyter_xinfer.auth.key_store import KeyStore
 from jupyter_xinfer.auth.permissions import PERMISSIONS
+from jupyter_xinfer.auth.principal import Limits
 from jupyter_xinfer.handlers.base import permission_of
 from jupyter_xinfer.handlers.routes import routes
 
@@ -120,6 +121,18 @@ def test_a_revoked_key_is_refused_at_the_next_request(xinfer_server: Any) -> Non
 
     assert answer.status_code == 401
     assert "revoked" in answer.json()["detail"]
+
+
+def test_above_its_limit_a_key_is_told_when_to_come_back(xinfer_server: Any) -> None:
+    _, secret = key(xinfer_server, "models:read", limits=Limits(requests_per_minute=1))
+    with client(xinfer_server, secret) as http:
+        assert http.post("v1/chat/completions", json=QUESTION).status_code == 200
+        answer = http.post("v1/chat/completions", json={**QUESTION, "stream": True})
+
+    assert answer.status_code == 429
+    assert 50 < int(answer.headers["retry-after"]) <= 60
+    assert answer.json()["error"]["type"] == "rate_limit_error"
+    assert answer.json()["error"]["code"] == "rate_limit_exceeded"
 
 
 def test_a_browsers_preflight_is_answered_and_tells_nothing(xinfer_server: Any) -> None:
