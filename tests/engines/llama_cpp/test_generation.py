@@ -106,3 +106,16 @@ def test_a_request_resumed_at_its_end_only_ends() -> None:
 
 def test_a_request_for_no_tokens_only_ends() -> None:
     assert generation(max_tokens=0).end().usage == Usage(3, 0)
+
+
+def test_thoughts_and_calls_are_read_in_the_format_of_the_models_template() -> None:
+    facts = TokenFacts(FACTS.piece, FACTS.end_of_generation, 200, template="<think> <function=")
+    request = GenerateRequest(id="r", messages=(), parse_tool_calls=True)
+    subject = Generation(request, prompt=list(b"<think>\n"), facts=facts)
+
+    deltas = feed(subject, "Hm.</think>\n<tool_call><function=f><parameter=x>\n1\n</parameter></function></tool_call>")
+
+    assert "".join(delta.reasoning for delta in deltas) == "Hm."
+    assert "".join(delta.text for delta in deltas) == ""
+    assert [(call.name, call.arguments) for delta in deltas for call in delta.tool_calls] == [("f", '{"x": 1}')]
+    assert deltas[-1].finish_reason is FinishReason.TOOL_CALLS

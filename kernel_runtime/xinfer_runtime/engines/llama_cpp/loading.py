@@ -107,7 +107,13 @@ def _with_context(weights: Weights, size: sizing.CacheSize, budget: int, options
         context=context,
         limits=Limits(cells, size.max_sequences, budget, sizing.retained_cells(cells, on_gpu, sharing), kv_sequences),
         prompts=PromptBuilder(vocabulary, template, tool_template, length),
-        facts=TokenFacts(vocabulary.piece, vocabulary.end_of_generation, length, constraints),
+        facts=TokenFacts(
+            vocabulary.piece,
+            vocabulary.end_of_generation,
+            length,
+            constraints,
+            template="\n".join(each.source for each in templates),
+        ),
         info=ModelInfo(
             context_length=length,
             vocab_size=vocabulary.size,
