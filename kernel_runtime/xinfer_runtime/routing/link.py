@@ -118,6 +118,7 @@ class Link:
         self._streams: dict[str, Stream] = {}
         self._idle = asyncio.Event()
         self._numbers = 0
+        self._answered = 0.0
         self._silence = Silence(asyncio.get_running_loop().time(), _TICK)
         self._task = asyncio.create_task(self._run())
 
@@ -165,8 +166,14 @@ class Link:
             self._outbox.put(Submit(replace(request, id=stream_id)))
         except FrameError as error:
             raise RequestTooLarge(f"the request does not fit into {FRAME_LIMIT >> 20} MiB: {error}") from error
+        if not self._streams:
+            self._answered = asyncio.get_running_loop().time()
         stream = self._streams[stream_id] = Stream(self, stream_id)
         return stream
+
+    def silence(self, now: float) -> float:
+        """Seconds since the replica sent a delta, where it owes some; `now` is a time of the event loop."""
+        return now - self._answered if self._streams else 0.0
 
     def send(self, message: Credit) -> None:
         if self.lost is None:
@@ -223,6 +230,7 @@ class Link:
         for message in messages:
             match message:
                 case Step(deltas):
+                    self._answered = asyncio.get_running_loop().time()
                     for delta in deltas:
                         self._deliver(delta)
                 case Load(stats):

@@ -12,12 +12,15 @@ from xinfer_runtime.errors import (
     ClusterUnavailable,
     ModelNotFound,
     ModelNotReady,
+    Overloaded,
     ReplicaLost,
     from_info,
 )
 from xinfer_runtime.messages import Delta, EngineStats, GenerateRequest, ModelStatus, ReplicaState
+from xinfer_runtime.routing.breaker import Breaker
 from xinfer_runtime.routing.link import Link
 from xinfer_runtime.routing.links import LinkSet
+from xinfer_runtime.routing.waiting_line import LINE_LIMIT, Place, WaitingLine
 
 logger = logging.getLogger("xinfer.router")
 
@@ -25,6 +28,11 @@ WAIT_SECONDS: Final = 30.0
 """How long a request waits for a ready replica, at its start and after it lost one."""
 LOSSES_LIMIT: Final = 3
 """Replicas in a row that a request may lose without getting a token: one that kills whoever serves it has to end."""
+
+STREAMS_LIMIT: Final = 256
+"""Requests that this gateway has at one replica at a time; more wait here, for whichever replica has room first."""
+SLOW_SECONDS: Final = 10.0
+"""A replica that owes answers and has sent none for so long gets no new request while another one can take it."""
 
 
 class Credentials(Protocol):
@@ -47,13 +55,26 @@ class ModelTable(Protocol):
 
 
 class Router:
-    """Sends requests to the least loaded ready replica. `wait` is in seconds."""
+    """Sends requests to the least loaded ready replica. `wait` is in seconds.
 
-    def __init__(self, session: ModelTable, *, wait: float = WAIT_SECONDS) -> None:
+    At most `streams` requests are at one replica, and at most `line` wait for each model.
+    """
+
+    def __init__(
+        self,
+        session: ModelTable,
+        *,
+        wait: float = WAIT_SECONDS,
+        streams: int = STREAMS_LIMIT,
+        line: int = LINE_LIMIT,
+    ) -> None:
         self._session = session
         self._wait = wait
+        self._streams = streams
+        self._line_limit = line
+        self._lines: dict[str, WaitingLine] = {}
+        self._breakers: dict[str, Breaker] = {}
         self._links = LinkSet(session.credentials.client_context, self._notify)
-        self._changed = asyncio.Event()
         self._turn = 0
         self._closed = False
         self._unsubscribe = session.subscribe(lambda _uid: self._table_changed())
@@ -65,8 +86,9 @@ class Router:
         When a replica is lost, the request goes on at another one, or at the restarted one, with the tokens it has
         (`resume`): the deltas stay one uninterrupted answer. Closing the generator aborts the request in its engine.
 
-        Raises ModelNotFound, ClusterUnavailable, ModelNotReady (none ready within `wait`), ReplicaLost (the same after
-        deltas; or `LOSSES_LIMIT` replicas in a row were lost), RequestTooLarge, and what the engine says.
+        Raises ModelNotFound, ClusterUnavailable, ModelNotReady (none ready within `wait`), Overloaded (none with room
+        within `wait`, or too many wait), ReplicaLost (none ready after deltas; or `LOSSES_LIMIT` replicas in a row were
+        lost), RequestTooLarge, and what the engine says.
         """
         tokens = list(request.resume)
         losses = 0
@@ -77,10 +99,16 @@ class Router:
                 stream = link.submit(replace(request, resume=tuple(tokens)))
             except ReplicaLost:
                 continue
+            breaker = self._breakers.setdefault(link.name, Breaker())
+            breaker.sent(asyncio.get_running_loop().time())
+            answered = False
             begun = True
             try:
                 while True:
                     delta = await stream.receive(request.id)
+                    if not answered:
+                        answered = True
+                        breaker.succeeded()
                     tokens.extend(delta.token_ids)
                     losses = 0 if delta.token_ids else losses
                     if delta.error is not None:
@@ -91,12 +119,19 @@ class Router:
                     if delta.last:
                         return
             except ReplicaLost as error:
-                losses += not link.stopping
+                if not link.stopping:
+                    losses += 1
+                    breaker.failed(asyncio.get_running_loop().time())
                 logger.warning("request %s after %d tokens: %s", request.id, len(tokens), error)
                 if losses >= LOSSES_LIMIT:
                     raise ReplicaLost(f"{losses} replicas of {uid!r} in a row were lost with this request") from error
             finally:
                 stream.abort()
+                self._room(uid)
+
+    def waiting(self, uid: str) -> int:
+        """Requests for this model that wait here for a replica."""
+        return len(self._lines.get(uid, ()))
 
     def stats(self, uid: str) -> dict[str, EngineStats]:
         """The load of each ready replica by its id, at most a few seconds old."""
@@ -112,21 +147,44 @@ class Router:
     # ---- choosing
 
     async def _ready_link(self, uid: str, *, begun: bool) -> Link:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._wait
-        while True:
-            if self._closed:
-                raise ReplicaLost("the server is shutting down")
-            changed = self._changed
-            links = self._links.live(uid)
-            if links:
-                return self._least_loaded(links)
-            status = self._status(uid, begun=begun)
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await changed.wait()
-            except TimeoutError:
-                raise self._not_ready(uid, status, begun=begun) from None
+        """The replica to use, at once. Requests that find none with room wait in line."""
+        deadline = asyncio.get_running_loop().time() + self._wait
+        line = self._lines.setdefault(uid, WaitingLine(uid, self._line_limit))
+        place: Place | None = None
+        try:
+            while True:
+                if self._closed:
+                    raise ReplicaLost("the server is shutting down")
+                links = self._links.live(uid)
+                free = [link for link in links if link.outstanding < self._streams]
+                if free and line.first(place):
+                    return self._least_loaded(self._trusted(free))
+                status = self._status(uid, begun=begun) if not links else None
+                if place is None:
+                    place = line.enter(front=begun)
+                try:
+                    await place.wait(deadline)
+                except TimeoutError:
+                    if status is None:
+                        raise self._no_room(uid) from None
+                    raise self._not_ready(uid, status, begun=begun) from None
+        finally:
+            if place is not None:
+                line.leave(place)
+            if not line:
+                self._lines.pop(uid, None)
+
+    def _trusted(self, links: list[Link]) -> list[Link]:
+        """Those that are neither put aside nor slow; all of them where there is no such one."""
+        now = asyncio.get_running_loop().time()
+        good = [link for link in links if link.name not in self._breakers or self._breakers[link.name].admits(now)]
+        quick = [link for link in good if link.silence(now) < SLOW_SECONDS]
+        return quick or good or links
+
+    def _no_room(self, uid: str) -> Overloaded:
+        return Overloaded(
+            f"no replica of {uid!r} had room within {self._wait:.0f} s; try again later, or add replicas of the model"
+        )
 
     def _status(self, uid: str, *, begun: bool) -> ModelStatus:
         """The model, where waiting for it makes sense. Raises ModelNotFound, ClusterUnavailable or ModelNotReady."""
@@ -157,12 +215,20 @@ class Router:
     # ---- following the table
 
     def _table_changed(self) -> None:
-        self._links.want(replica for status in self._session.models.values() for replica in status.replicas)
+        replicas = [replica for status in self._session.models.values() for replica in status.replicas]
+        self._links.want(replicas)
+        ids = {replica.id for replica in replicas}
+        self._breakers = {name: breaker for name, breaker in self._breakers.items() if name in ids}
         self._notify()
 
     def _notify(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+        for line in self._lines.values():
+            line.wake_all()
+
+    def _room(self, uid: str) -> None:
+        line = self._lines.get(uid)
+        if line is not None:
+            line.wake_first()
 
 
 def _for_good(status: ModelStatus) -> bool:
