@@ -144,6 +144,9 @@ def test_what_cannot_be_enforced_is_refused(kind: ConstraintKind, value: Any, sa
     assert len(refusal.value.message) < 600
 
 
+PADDED = {"type": "object", "properties": {f"property {n}": {"type": "string"} for n in range(60)}}
+
+
 def nested(levels: int) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": "string"}
     for _ in range(levels):
@@ -165,6 +168,10 @@ def chained(links: int) -> dict[str, Any]:
         (ConstraintKind.GRAMMAR, "start: " + "(" * 5000 + '"a"' + ")" * 5000),
         (ConstraintKind.GRAMMAR, "start: r0\n" + "".join(f"r{n}:r{n + 1}\n" for n in range(1200)) + 'r1200:"a"'),
         (ConstraintKind.GRAMMAR, 'root ::= "a" ' + "(" * 7000),
+        (ConstraintKind.GRAMMAR, f"start: %json {json.dumps(chained(3000))}"),
+        (ConstraintKind.GRAMMAR, f"start: %json {json.dumps(chained(1200))}".replace("$ref", "\\u0024ref")),
+        (ConstraintKind.GRAMMAR, 'start: "/" /' + "a?" * 2000 + "/"),
+        (ConstraintKind.GRAMMAR, "start: X\nX: " + '"a"? ' * 5000),
         (ConstraintKind.REGEX, "(" * 400 + "a" + ")?" * 300),
     ],
 )
@@ -179,6 +186,8 @@ def test_what_would_exhaust_the_process_is_refused_quickly(kind: ConstraintKind,
 @pytest.mark.parametrize(
     ("kind", "value"),
     [
+        (ConstraintKind.GRAMMAR, "start: a\n" + f"a: %json {json.dumps(nested(20) | {'title': 'x' * 4000})}\n" * 1),
+        (ConstraintKind.GRAMMAR, "start: a\n" + f"a: {' | '.join(f'%json {json.dumps(PADDED)}' for _ in range(20))}"),
         (ConstraintKind.JSON_SCHEMA, nested(30)),
         (ConstraintKind.JSON_SCHEMA, chained(400)),
         (ConstraintKind.GRAMMAR, "start: r0\n" + "".join(f"r{n}:r{n + 1}\n" for n in range(400)) + 'r400:"a"'),

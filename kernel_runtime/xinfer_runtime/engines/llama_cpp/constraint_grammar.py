@@ -25,8 +25,11 @@ MAX_REFERENCES = 500
 MAX_EXPRESSION = 1024
 """Characters of one regular expression."""
 MAX_GRAMMAR = 16 << 10
-"""Characters of a Lark or GBNF grammar."""
-MAX_RULES = 500
+"""Characters of a Lark or GBNF grammar, without its lines that hold a JSON schema, which count as schemas."""
+MAX_LINES = 1000
+"""Lines of a grammar, so rules: each begins a line."""
+MAX_LITERAL = 4096
+"""Characters of a text in a grammar, which can be a pattern of a schema."""
 MAX_CHOICES = 4096
 MAX_CHOICES_BYTES = 128 << 10
 
@@ -46,6 +49,10 @@ _JSON_OPTIONS = {
     "key_separator": ":",
 }
 
+_LITERAL = re.compile(r'"(?:\\.|[^"\\\n])*"|(?://|#)[^\n]*|/(?:\\.|[^/\\\n])+/')
+"""The texts, comments and expressions of a Lark grammar."""
+_REFERENCE = re.compile(r"\$ref|\\u00(?:24|72|65|66)")
+"""A reference in a schema as text, however its letters are escaped."""
 _UNSPELLABLE = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\x7f]")
 """What llguidance writes only as an escape that the options above rule out; it would leave it out in silence."""
 
@@ -172,14 +179,33 @@ def _choices(value: Any) -> str:
 def _grammar(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise InvalidRequest("A grammar is a text that is not empty", param=PARAM)
-    if len(value) > MAX_GRAMMAR or value.count(":") > 2 * MAX_RULES:
+    lines = value.splitlines()
+    schemas = sum(len(line) for line in lines if "%json" in line)
+    if len(value) - schemas > MAX_GRAMMAR or len(lines) > MAX_LINES:
         raise InvalidRequest(
-            f"The grammar has {len(value)} characters; {MAX_GRAMMAR} and {MAX_RULES} rules are the most", param=PARAM
+            f"The grammar has {len(value) - schemas} characters in {len(lines)} lines; {MAX_GRAMMAR} in {MAX_LINES} "
+            "are the most",
+            param=PARAM,
         )
+    if schemas > MAX_SCHEMA_BYTES or len(_REFERENCE.findall(value)) > MAX_REFERENCES:
+        raise InvalidRequest(
+            f"The JSON schemas in the grammar have {schemas} bytes; {MAX_SCHEMA_BYTES} with {MAX_REFERENCES} "
+            "references are the most",
+            param=PARAM,
+        )
+    for literal in _LITERAL.findall(value):
+        most = MAX_EXPRESSION if literal.startswith("/") else MAX_LITERAL
+        if len(literal) > most and not literal.startswith(("//", "#")):
+            raise InvalidRequest(
+                f"The grammar has a literal of {len(literal)} characters; {most} are the most", param=PARAM
+            )
     try:
-        return any_to_lark(value)
+        lark = any_to_lark(value)
     except (GbnfToLarkError, ValueError, KeyError, RecursionError) as error:
         raise InvalidRequest(f"The grammar is neither Lark nor GBNF: {error}", param=PARAM) from error
+    if lark.count("\n") > 2 * MAX_LINES:
+        raise InvalidRequest(f"The grammar has {lark.count(chr(10))} rules, which are too many", param=PARAM)
+    return lark
 
 
 def _call_schema(function: dict[str, Any]) -> dict[str, Any]:
