@@ -22,9 +22,9 @@ from jupyter_xinfer.auth.principal import current_principal
 from jupyter_xinfer.cluster_access import ClusterAccess
 from jupyter_xinfer.metrics import Metrics
 from jupyter_xinfer.protocol.model_objects import model_object
+from jupyter_xinfer.protocol.response_store import ResponseStore
 from jupyter_xinfer.registrations import Registrations
 from jupyter_xinfer.running_requests import RunningRequests
-from jupyter_xinfer.protocol.response_store import ResponseStore
 from xinfer_runtime import __version__
 from xinfer_runtime.catalog.families import Family, find_family
 from xinfer_runtime.catalog.resolve import resolve

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from jupyter_xinfer.handlers.abilities import ABILITIES, AbilityHandler
 from jupyter_xinfer.handlers.anthropic import CountTokensHandler, MessagesHandler
 from jupyter_xinfer.handlers.auth import AuthRequiredHandler, LogoutHandler, RefreshHandler, TokenHandler
 from jupyter_xinfer.handlers.base import UnknownRoute
@@ -16,6 +17,7 @@ from jupyter_xinfer.handlers.models import (
 )
 from jupyter_xinfer.handlers.nodes import DrainHandler
 from jupyter_xinfer.handlers.openai import ChatHandler, CompletionHandler
+from jupyter_xinfer.handlers.openapi import OpenApiHandler, OpenApiPageHandler
 from jupyter_xinfer.handlers.registrations import (
     CachedFilesHandler,
     CachedModelsHandler,
@@ -24,6 +26,7 @@ from jupyter_xinfer.handlers.registrations import (
     RegistrationsHandler,
 )
 from jupyter_xinfer.handlers.replicas import CancelHandler, ReplicaHandler, ReplicasHandler
+from jupyter_xinfer.handlers.responses import ResponsesHandler
 from jupyter_xinfer.handlers.xinference import (
     AbortHandler,
     AddressHandler,
@@ -36,7 +39,6 @@ from jupyter_xinfer.handlers.xinference import (
     VllmModelsHandler,
     WorkersHandler,
 )
-from jupyter_xinfer.handlers.responses import ResponsesHandler
 from jupyter_xinfer.service import Service
 
 _UID = r"([A-Za-z0-9._-]+)"
@@ -48,15 +50,16 @@ def routes(service: Service) -> list[tuple[str, type[Any], dict[str, Any]]]:
     """(pattern, handler, arguments) of each route; the first that matches answers."""
     patterns: list[tuple[str, type[Any]]] = [
         (r"/health", HealthHandler),
-        (r"/v1/chat/completions", ChatHandler),
-        (r"/v1/completions", CompletionHandler),
         (r"/token", TokenHandler),
         (r"/v1/auth/refresh", RefreshHandler),
         (r"/v1/auth/logout", LogoutHandler),
         (r"/v1/cluster/auth", AuthRequiredHandler),
+        (r"/v1/chat/completions", ChatHandler),
+        (r"/v1/completions", CompletionHandler),
         (r"/v1/responses", ResponsesHandler),
         (r"/v1/messages", MessagesHandler),
         (r"/v1/messages/count_tokens", CountTokensHandler),
+        *((path, AbilityHandler) for path in ABILITIES),
         (r"/v1/models", ModelsHandler),
         (r"/v1/models/instances", InstancesHandler),
         (r"/v1/models/vllm-supported", VllmModelsHandler),
@@ -80,6 +83,8 @@ def routes(service: Service) -> list[tuple[str, type[Any], dict[str, Any]]]:
         (r"/v1/supervisor", SupervisorHandler),
         (r"/v1/address", AddressHandler),
         (r"/status", StatusHandler),
+        (r"/openapi.json", OpenApiHandler),
+        (r"/xinfer/api", OpenApiPageHandler),
         (r"/xinfer/info", InfoHandler),
         (r"/xinfer/drain", DrainHandler),
         (r"/xinfer/dask/(.*/ws)", DashboardSocketHandler),
@@ -88,3 +93,9 @@ def routes(service: Service) -> list[tuple[str, type[Any], dict[str, Any]]]:
         (r"/xinfer/(.*)", UnknownRoute),
     ]
     return [(pattern, handler, {"service": service}) for pattern, handler in patterns]
+
+
+def described_routes(service: Service) -> list[tuple[str, type[Any], dict[str, Any]]]:
+    """The routes that make up the API: without those that refuse what is unknown, and without Dask's own pages."""
+    hidden = (UnknownRoute, DashboardHandler, DashboardSocketHandler)
+    return [route for route in routes(service) if route[1] not in hidden]
