@@ -23,6 +23,11 @@ class SamplingParams(Struct, frozen=True, kw_only=True, omit_defaults=True):
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
+    typical_p: float = 1.0
+    """Mass of the tokens kept whose information is closest to the entropy; 1 keeps all."""
+    xtc_probability: float = 0.0
+    """How often XTC acts: it leaves of the tokens with at least `xtc_threshold` only the least probable."""
+    xtc_threshold: float = 0.1
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0

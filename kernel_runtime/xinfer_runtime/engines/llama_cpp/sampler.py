@@ -1,12 +1,11 @@
 """From logits to tokens: greedy rows in one vectorised step, sampled rows by inverse transform with a resumable seed.
 
-The order is llama.cpp's default: logit bias, penalties, constraint, top-k, top-p, min-p, temperature. The three cuts
-act on the model's own distribution, so what counts as improbable does not depend on the temperature; that is what the
-settings published with GGUF models are tuned for. (OpenAI and vLLM apply temperature first: with temperatures above 1
-they keep more tokens.)
+The order is llama.cpp's default: logit bias, penalties, constraint, top-k, typical, top-p, min-p, XTC, temperature. The
+cuts act on the model's own distribution, so what counts as improbable does not depend on the temperature; that is what
+the settings published with GGUF models are tuned for. (OpenAI and vLLM apply temperature first: with temperatures above
+1 they keep more tokens.)
 """
 
-import math
 from collections import Counter, deque
 from collections.abc import Sequence
 
@@ -15,13 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xinfer_runtime.engines.llama_cpp.constraint import OutputConstraint
+from xinfer_runtime.engines.llama_cpp.cuts import cut
 from xinfer_runtime.engines.llama_cpp.logprobs import Likelihood, likelihoods
 from xinfer_runtime.engines.llama_cpp.randomness import uniform
-from xinfer_runtime.engines.llama_cpp.ranking import largest, nucleus, pick
+from xinfer_runtime.engines.llama_cpp.ranking import pick
 from xinfer_runtime.messages import SamplingParams
 
 _COLDEST = 1e-5
 """Below this, f32 overflows and the choice is greedy anyway."""
+
+_CUTS = 0x9D1C_03B5_7F2E_4A61
+"""Turns a seed into that of a second series of random numbers, for cuts that are made by chance."""
 
 
 class Sampler:
@@ -94,7 +97,8 @@ class Sampler:
 
     def draw(self, logits: NDArray[np.float32]) -> int:
         """A token from the logits (vocabulary,) after penalties."""
-        tokens, kept = _cut(logits, self.params)
+        chance = uniform(self.seed ^ _CUTS, self.draws) if self.params.xtc_probability > 0 else 1.0
+        tokens, kept = cut(logits, self.params, chance)
         weights = np.exp((kept - kept.max()) / np.float32(max(self.params.temperature, _COLDEST)))
         index = pick(weights, uniform(self.seed, self.draws))
         return index if tokens is None else int(tokens[index])
@@ -139,20 +143,3 @@ def _judge(
     judged = likelihoods(unchanged, [token for _, token, _ in drawn], tops)
     for (_, _, sampler), likelihood in zip(drawn, judged, strict=True):
         sampler.likelihood = likelihood
-
-
-def _cut(logits: NDArray[np.float32], params: SamplingParams) -> tuple[NDArray[np.int64] | None, NDArray[np.float32]]:
-    """The tokens that top-k, top-p and min-p leave, and their logits. None stands for all tokens in order."""
-    tokens: NDArray[np.int64] | None = None
-    kept = logits
-    if 0 < params.top_k < len(logits):
-        tokens = np.sort(largest(logits, params.top_k))
-        kept = logits[tokens]
-    if params.top_p < 1.0:
-        inside = nucleus(kept, params.top_p)
-        tokens, kept = (inside if tokens is None else tokens[inside]), kept[inside]
-    if params.min_p > 0.0:
-        # p >= min_p * p_max, said of logits, needs no probabilities.
-        strong = np.flatnonzero(kept >= kept.max() + math.log(min(params.min_p, 1.0)))
-        tokens, kept = (strong if tokens is None else tokens[strong]), kept[strong]
-    return tokens, kept
