@@ -13,6 +13,7 @@ from xinfer_runtime.engines.llama_cpp.cores import threads_for, usable_cores
 from xinfer_runtime.engines.llama_cpp.generation import TokenFacts
 from xinfer_runtime.engines.llama_cpp.model import Context, Weights, load_weights, supports_gpu
 from xinfer_runtime.engines.llama_cpp.options import Options
+from xinfer_runtime.engines.llama_cpp.passes import ATTENTION_TILE
 from xinfer_runtime.engines.llama_cpp.prompt import PromptBuilder
 from xinfer_runtime.engines.llama_cpp.scheduler import Limits
 from xinfer_runtime.errors import InvalidRequest
@@ -94,7 +95,9 @@ def _with_context(weights: Weights, size: sizing.CacheSize, budget: int, options
     threads = options.threads or threads_for(weights.bytes, usable_cores())
     sharing = options.prefix_cache and weights.shares_prefixes
     kv_sequences = sizing.kv_sequences(size.max_sequences, sharing)
-    context = Context(weights, options.kv_cells or size.cells, kv_sequences, budget, threads)
+    context = Context(
+        weights, options.kv_cells or size.cells, kv_sequences, budget, threads, None if on_gpu else ATTENTION_TILE
+    )
     # llama.cpp rounds the number of cells up; an option is taken at its word.
     cells = options.kv_cells or context.cells
     vocabulary = weights.vocabulary

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xinfer_runtime.engines.llama_cpp import native_log
-from xinfer_runtime.engines.llama_cpp.prefix_cache import Operation, Share
+from xinfer_runtime.engines.llama_cpp.passes import in_passes
+from xinfer_runtime.engines.llama_cpp.prefix_cache import Operation, Remove, Share
 from xinfer_runtime.engines.llama_cpp.vocabulary import Vocabulary
 from xinfer_runtime.errors import Cancelled, EngineError, InvalidRequest, ModelFileError
 
@@ -123,7 +124,15 @@ class Chunk:
 class Context:
     """A KV cache for `kv_sequences` over some weights, and the forward pass. Belongs to one thread."""
 
-    def __init__(self, weights: Weights, cells: int, kv_sequences: int, token_budget: int, threads: int) -> None:
+    def __init__(
+        self,
+        weights: Weights,
+        cells: int,
+        kv_sequences: int,
+        token_budget: int,
+        threads: int,
+        attention_tile: int | None = None,
+    ) -> None:
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = cells
         params.n_batch = params.n_ubatch = token_budget
@@ -139,6 +148,8 @@ class Context:
             raise EngineError(f"llama.cpp could not make a context of {cells} tokens: {reason}")
         self._handle: int = handle
         self._memory = llama_cpp.llama_get_memory(handle)
+        self._attention_tile = attention_tile
+        self._gathered: NDArray[np.float32] | None = None
         self._vocab_size = weights.vocabulary.size
         self.cells: int = llama_cpp.llama_n_ctx(handle)
         self.memory_bytes = _allocated()
@@ -164,7 +175,31 @@ class Context:
         return batch
 
     def decode(self, chunks: Sequence[Chunk]) -> int:
-        """One forward pass over the chunks. Returns DECODED, NO_CELLS (nothing changed), or llama.cpp's error code."""
+        """Compute the chunks. Returns DECODED, NO_CELLS (nothing changed), or llama.cpp's error code.
+
+        With an `attention_tile`, in the passes of `in_passes`; else in one.
+        """
+        self._gathered = None
+        passes = in_passes([len(chunk.tokens) for chunk in chunks], self._attention_tile)
+        if len(passes) == 1:
+            return self._pass(chunks)
+        wanting = [index for index, chunk in enumerate(chunks) if chunk.wants_logits]
+        row_of = {index: row for row, index in enumerate(wanting)}
+        gathered = np.empty((len(wanting), self._vocab_size), dtype=np.float32)
+        done: list[Chunk] = []
+        for indexes in passes:
+            code = self._pass([chunks[index] for index in indexes])
+            if code != DECODED:
+                self.change([Remove(chunk.slot, chunk.start, chunk.start + len(chunk.tokens)) for chunk in done])
+                return code
+            done += [chunks[index] for index in indexes]
+            rows = [row_of[index] for index in indexes if index in row_of]
+            if rows:
+                gathered[rows] = self.logits(len(rows))
+        self._gathered = gathered
+        return DECODED
+
+    def _pass(self, chunks: Sequence[Chunk]) -> int:
         count = 0
         self._wants_logits[:] = 0
         for chunk in chunks:
@@ -178,10 +213,12 @@ class Context:
         return int(llama_cpp.llama_decode(self._handle, self._batch))
 
     def logits(self, rows: int) -> NDArray[np.float32]:
-        """Logits of the last pass, shape (rows, vocabulary): a row per chunk that wanted them, in their order.
+        """Logits after the last `decode`, shape (rows, vocabulary): a row per chunk that wanted them, in their order.
 
-        A view of llama.cpp's buffer: valid, and writable, until the next pass.
+        Valid, and writable, until the next `decode`: a view of llama.cpp's buffer where there was one pass.
         """
+        if self._gathered is not None:
+            return self._gathered[:rows]
         pointer = llama_cpp.llama_get_logits(self._handle)
         return np.ctypeslib.as_array(pointer, shape=(rows, self._vocab_size))
 

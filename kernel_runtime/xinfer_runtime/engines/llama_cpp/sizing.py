@@ -11,8 +11,7 @@ DEFAULT_CONTEXT_LENGTH = 8192
 
 DEFAULT_MAX_SEQUENCES = 64
 """Sequences that run at once: so many clients get their first token at once. In a unified cache a CPU goes over every
-sequence's cells for each sequence, so a launch for throughput on CPUs asks for fewer: 64 clients of the demo model got
-6,700 tokens/s with 16 at once and 1,900 with 64."""
+sequence's cells for each sequence, so a launch for throughput on CPUs asks for fewer; see docs/engines/llama-cpp.md."""
 
 GPU_TOKEN_BUDGET = 512
 CPU_TOKEN_BUDGET = 128

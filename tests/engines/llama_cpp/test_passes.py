@@ -1,0 +1,50 @@
+"""The division of a step among passes, and that nobody can tell from the logits."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xinfer_runtime.engines.llama_cpp.model import DECODED, NO_CELLS, Chunk, Context, load_weights
+from xinfer_runtime.engines.llama_cpp.passes import in_passes
+
+
+@given(st.lists(st.integers(1, 100), min_size=1, max_size=200), st.integers(2, 70))
+def test_every_chunk_is_in_one_pass_and_no_tile_mixes_sequences_that_decode(lengths: list[int], tile: int) -> None:
+    passes = in_passes(lengths, tile)
+    assert sorted(index for indexes in passes for index in indexes) == list(range(len(lengths)))
+    for indexes in passes:
+        assert indexes
+        assert sum(lengths[index] for index in indexes) < tile or all(lengths[index] > 1 for index in indexes)
+
+
+def test_one_pass_where_tiles_do_not_matter() -> None:
+    assert in_passes([1] * 100, None) == in_passes([1] * 100, 101) == [list(range(100))]
+
+
+def test_logits_come_in_the_order_of_chunks_however_many_passes_there_were(tiny_model: Path) -> None:
+    weights = load_weights(tiny_model, 0, lambda _: True)
+    chunks = [Chunk(slot, 0, [slot + n for n in range(1 + slot % 3)], slot % 4 != 1) for slot in range(12)]
+    rows = []
+    for tile in (None, 5):
+        context = Context(weights, 256, 12, 32, threads=1, attention_tile=tile)
+        assert context.decode(chunks) == DECODED
+        rows.append(context.logits(9).copy())
+        context.free()
+    weights.free()
+    np.testing.assert_allclose(rows[0], rows[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("tile", [None, 5])
+def test_when_there_are_not_enough_cells_nothing_changes(tiny_model: Path, tile: int | None) -> None:
+    weights = load_weights(tiny_model, 0, lambda _: True)
+    context = Context(weights, 256, 8, 300, threads=1, attention_tile=tile)
+    assert context.decode([Chunk(0, 0, [65] * 245, True)]) == DECODED
+    assert context.decode([*(Chunk(slot, 0, [66], True) for slot in range(1, 6)), Chunk(6, 0, [67] * 20, True)]) == (
+        NO_CELLS
+    )
+    assert context.decode([Chunk(slot, 0, [66] * 2, True) for slot in range(1, 6)]) == DECODED
+    context.free()
+    weights.free()
