@@ -84,7 +84,7 @@ def test_what_cannot_be_honoured_is_refused_by_name(name: str, value: Any) -> No
     assert len(caught.value.message) < 300
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"null", b'{"replica":', b"\xff"])
+@pytest.mark.parametrize("body", [b"", b"[]", b"null", b'{"replica":', b"\xff", b'{"replica":' + b"[" * 100_000])
 def test_a_body_that_is_no_launch_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidRequest):
         launch_request(body)

@@ -23,6 +23,8 @@ def decode(body: bytes, kind: type[T]) -> T:
         raise _as_invalid_request(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"The request body is not valid JSON: {error}.") from None
+    except RecursionError:
+        raise InvalidRequest("The request body is nested too deeply.") from None
 
 
 def _as_invalid_request(message: str) -> InvalidRequest:
