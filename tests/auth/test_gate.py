@@ -1,5 +1,6 @@
 """Who a credential belongs to, and what becomes of wrong, old and ended ones."""
 
+import asyncio
 import base64
 import json
 import logging
@@ -129,6 +130,14 @@ async def test_a_token_with_other_claims_is_refused(gate: Gate, claims: dict[str
     await gate.identify(changed(pair.access_token))
     with pytest.raises(AuthenticationRequired):
         await gate.identify(changed(pair.access_token, **claims))
+
+
+async def test_a_token_that_was_good_expires_all_the_same(gate: Gate) -> None:
+    token = changed((await gate.logins.log_in("ann", "correct horse", "::1")).access_token, exp=int(time.time()) + 2)
+    await gate.identify(token)
+    await asyncio.sleep(2.1)
+    with pytest.raises(AuthenticationRequired, match="expired"):
+        await gate.identify(token)
 
 
 async def test_the_algorithm_is_the_servers_choice(gate: Gate) -> None:

@@ -82,6 +82,14 @@ def test_the_days_budget_counts_what_was_spent_before_a_restart_and_ends_at_midn
     limiter.admit(who)
 
 
+def test_other_limits_for_a_name_hold_at_once_and_what_was_spent_stays() -> None:
+    limiter = Limiter(clock=Clock())
+    limiter.admit(caller(tokens_per_day=10, requests_per_minute=1))
+    limiter.charge(caller(tokens_per_day=10, requests_per_minute=1), 10)
+    limiter.admit(caller(tokens_per_day=11))
+    refused(limiter, caller(tokens_per_day=10))
+
+
 def test_callers_have_budgets_of_their_own() -> None:
     limiter = Limiter(clock=Clock())
     limiter.admit(caller(requests_per_minute=1))

@@ -171,6 +171,13 @@ def test_a_key_in_the_query_is_refused_before_jupyter_sees_it(xinfer_server: Any
     assert "header" in answer.json()["detail"]
 
 
+@pytest.mark.parametrize("route", ["xinfer/dask/status", "xinfer/dask/status/ws"])
+def test_a_key_does_not_open_the_dashboard(xinfer_server: Any, route: str) -> None:
+    key = runtime_facts(xinfer_server)["key"]
+
+    assert httpx.get(xinfer_server.url + route, headers={"Authorization": f"Bearer {key}"}).status_code == 403
+
+
 def runtime_facts(server: Any) -> dict[str, Any]:
     facts: dict[str, Any] = json.loads(Path(server.env["XINFER_RUNTIME_FILE"]).read_text())
     return facts

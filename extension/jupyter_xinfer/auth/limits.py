@@ -94,10 +94,13 @@ class Limiter:
 
     def _account(self, caller: Principal) -> _Account:
         account = self._accounts.get(caller.id)
-        if account is None:
+        if account is None or account.limits != caller.limits:
+            # New, or a name that was given to a key with other limits.
             now = self._clock()
             before = self._spent_before.pop(caller.id, 0) if int(now // DAY) == self._started_on else 0
-            account = self._accounts[caller.id] = _Account(caller.limits, before, now)
+            spent, running = (account.spent_today, account.running) if account is not None else (before, 0)
+            account = self._accounts[caller.id] = _Account(caller.limits, spent, now)
+            account.running = running
         return account
 
 

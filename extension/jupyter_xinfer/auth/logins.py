@@ -9,12 +9,14 @@ import asyncio
 import hmac
 import secrets
 import time
+from collections import OrderedDict
 from typing import Any
 
 import jwt
 from jupyter_server.auth.security import passwd_check
 from msgspec import Struct
 
+from jupyter_xinfer.auth.api_key import digest
 from jupyter_xinfer.auth.config import HASHED, AuthConfig, User
 from jupyter_xinfer.auth.key_ring import KeyRing
 from jupyter_xinfer.auth.principal import Principal
@@ -29,6 +31,7 @@ MAX_PASSWORD = 1024
 # argon2 takes tens of milliseconds of all cores and ten MiB: a flood of logins must not take more.
 CONCURRENT_CHECKS = 2
 WAITING_CHECKS = 100
+KNOWN_TOKENS = 4096
 _REQUIRED = ["iss", "aud", "sub", "exp", "iat", "jti", "sid", "use", "pwd"]
 # Checked where there is no hash to check, so that the time of an answer does not tell which names exist. It is the hash
 # of random bytes that were thrown away, made as Jupyter makes its own.
@@ -54,6 +57,7 @@ class Logins:
         self._ring = ring
         self._throttle = throttle or LoginThrottle()
         self._waiting = 0
+        self._verified_claims: OrderedDict[bytes, dict[str, Any]] = OrderedDict()
         self._checks = asyncio.Semaphore(CONCURRENT_CHECKS)
 
     async def log_in(self, username: str, password: str, address: str) -> TokenPair:
@@ -99,6 +103,20 @@ class Logins:
 
     async def _verified(self, token: str, use: str) -> tuple[User, dict[str, Any]]:
         config = self._configured()
+        claims = self._claims(config, token)
+        user = config.users.get(claims["sub"])
+        if user is None or claims["use"] != use or not hmac.compare_digest(str(claims["pwd"]), _mark(config, user)):
+            raise AuthenticationRequired("The token is not valid on this server.")
+        if await self._ring.is_login_revoked(claims["sid"]):
+            raise AuthenticationRequired("This login has been ended; log in again.")
+        return user, claims
+
+    def _claims(self, config: AuthConfig, token: str) -> dict[str, Any]:
+        """The claims of a token whose signature, times, issuer and audience are right. A signature is checked once."""
+        hashed = digest(token)
+        known = self._verified_claims.get(hashed)
+        if known is not None and time.time() < known["exp"]:
+            return known
         try:
             claims: dict[str, Any] = jwt.decode(
                 token,
@@ -112,12 +130,10 @@ class Logins:
             raise AuthenticationRequired("The token has expired; refresh it, or log in again.") from None
         except jwt.InvalidTokenError:
             raise AuthenticationRequired("The token is not valid on this server.") from None
-        user = config.users.get(claims["sub"])
-        if user is None or claims["use"] != use or not hmac.compare_digest(str(claims["pwd"]), _mark(config, user)):
-            raise AuthenticationRequired("The token is not valid on this server.")
-        if await self._ring.is_login_revoked(claims["sid"]):
-            raise AuthenticationRequired("This login has been ended; log in again.")
-        return user, claims
+        self._verified_claims[hashed] = claims
+        if len(self._verified_claims) > KNOWN_TOKENS:
+            self._verified_claims.popitem(last=False)
+        return claims
 
     def _configured(self) -> AuthConfig:
         if self._config is None:

@@ -5,6 +5,7 @@ websocket. No header of the browser's reaches it but the few that it needs; cook
 """
 
 import asyncio
+from typing import Any
 from urllib.parse import urlsplit
 
 from jupyter_server.auth.decorator import authorized, ws_authenticated
@@ -13,6 +14,7 @@ from jupyter_server.base.websocket import WebSocketMixin
 from jupyter_server.utils import ensure_async
 from tornado import httpclient, web, websocket
 
+from jupyter_xinfer.auth.shape import bearer
 from jupyter_xinfer.service import Service
 
 # Bokeh sends whole documents over its websocket; tornado's default of 10 MiB is for chats.
@@ -30,7 +32,20 @@ def target_url(dashboard: str | None, path: str, query: str) -> str:
     return f"{base.scheme}://{base.netloc}/{path.lstrip('/')}" + (f"?{query}" if query else "")
 
 
-class DashboardHandler(JupyterHandler):
+class _JupyterLogin(JupyterHandler):
+    """Asks Jupyter who calls; our own keys and tokens are turned away before Jupyter or the Hub sees them."""
+
+    service: Service
+
+    async def prepare(self, **options: Any) -> None:
+        credential = bearer(self.request.headers.get("Authorization", "")) or self.get_query_argument("token", "")
+        if self.service.gate.recognises(credential):
+            self.current_user = self._jupyter_current_user = None
+            raise web.HTTPError(403, "API keys do not open the dashboard; it needs a Jupyter login.")
+        await super().prepare(**options)
+
+
+class DashboardHandler(_JupyterLogin):
     auth_resource = "xinfer"
 
     def initialize(self, service: Service) -> None:
@@ -65,7 +80,7 @@ class DashboardHandler(JupyterHandler):
         self.set_header("X-Content-Type-Options", "nosniff")
 
 
-class DashboardSocketHandler(WebSocketMixin, websocket.WebSocketHandler, JupyterHandler):
+class DashboardSocketHandler(WebSocketMixin, websocket.WebSocketHandler, _JupyterLogin):
     """Bokeh's websocket, message by message in both directions."""
 
     auth_resource = "xinfer"
