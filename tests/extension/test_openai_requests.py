@@ -8,6 +8,7 @@ import pytest
 
 from jupyter_xinfer.protocol.decoding import decode
 from jupyter_xinfer.protocol.openai_requests import ChatRequest, CompletionRequest
+from jupyter_xinfer.protocol.responses_requests import ResponsesRequest
 from xinfer_runtime.errors import InvalidRequest
 from xinfer_runtime.messages import GenerateRequest
 
@@ -184,7 +185,11 @@ PARAMETERS = json.loads(Path(__file__).with_name("openai_parameters.json").read_
 
 @pytest.mark.parametrize(
     ("kind", "schema"),
-    [(ChatRequest, "CreateChatCompletionRequest"), (CompletionRequest, "CreateCompletionRequest")],
+    [
+        (ChatRequest, "CreateChatCompletionRequest"),
+        (CompletionRequest, "CreateCompletionRequest"),
+        (ResponsesRequest, "CreateResponse"),
+    ],
 )
 def test_every_parameter_that_openai_documents_is_known(kind: type[Any], schema: str) -> None:
     assert set(PARAMETERS[schema]) <= set(kind.__struct_fields__)

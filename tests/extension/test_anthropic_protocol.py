@@ -1,0 +1,99 @@
+"""The Messages API: what a request means, and the events and bodies, checked against the anthropic package's types."""
+
+import json
+from typing import Any
+
+import pytest
+from anthropic.types import Message, RawMessageStreamEvent
+from pydantic import TypeAdapter
+
+from jupyter_xinfer.protocol.anthropic_events import MessagesEncoder, anthropic_error_body
+from jupyter_xinfer.protocol.anthropic_requests import MessagesRequest
+from jupyter_xinfer.protocol.decoding import decode
+from xinfer_runtime.errors import InvalidRequest, Overloaded
+from xinfer_runtime.messages import Delta, FinishReason, GenerateRequest, ToolCall, Usage
+
+CALL = ToolCall(id="c1", name="weather", arguments='{"city": "Rome"}')
+LAST = Delta("id", "", (2,), FinishReason.TOOL_CALLS, Usage(5, 2, 1), (CALL,))
+EVENT: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
+TOOL = {"name": "weather", "input_schema": {"type": "object"}}
+
+
+def generate(**fields: Any) -> GenerateRequest:
+    body = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}], **fields}
+    return decode(json.dumps(body).encode(), MessagesRequest).as_chat().to_generate("id")
+
+
+def test_every_event_conforms_to_the_clients_types_and_blocks_are_numbered() -> None:
+    subject = MessagesEncoder("msg_1", "m", forced_calls=False)
+    deltas = [Delta("id", reasoning="Hm."), Delta("id", "Hel"), Delta("id", "lo"), LAST]
+    events = [json.loads(chunk[1]) for delta in deltas for chunk in subject.chunks(0, delta)]
+    for event in events:
+        EVENT.validate_python(event)
+
+    starts = [(e["index"], e["content_block"]["type"]) for e in events if e["type"] == "content_block_start"]
+    stops = [e["index"] for e in events if e["type"] == "content_block_stop"]
+    assert starts == [(0, "thinking"), (1, "text"), (2, "tool_use")]
+    assert stops == [0, 1, 2]
+    assert events[-2]["delta"]["stop_reason"] == "tool_use"
+
+
+def test_a_whole_message_conforms_to_the_clients_types() -> None:
+    whole = Delta("id", "Hello", (1, 2), FinishReason.TOOL_CALLS, Usage(5, 2, 1), (CALL,), None, (), "Hm.")
+    body = json.loads(MessagesEncoder("msg_1", "m", forced_calls=False).whole([whole]))
+    message = Message.model_validate(body)
+
+    assert [block.type for block in message.content] == ["thinking", "text", "tool_use"]
+    assert (message.usage.input_tokens, message.usage.cache_read_input_tokens) == (4, 1)
+
+
+def test_results_of_tools_are_messages_of_their_own() -> None:
+    messages = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "c1", "name": "weather", "input": {"x": 1}}]},
+        {
+            "role": "user",
+            "content": [
+                {"type": "tool_result", "tool_use_id": "c1", "content": [{"type": "text", "text": "sunny"}]},
+                {"type": "text", "text": "So?"},
+            ],
+        },
+    ]
+
+    found = generate(messages=messages, system=[{"type": "text", "text": "Be brief."}], tools=[TOOL]).messages
+
+    assert found is not None
+    assert [message.role for message in found] == ["system", "user", "assistant", "tool", "user"]
+    assert found[2].tool_calls[0].arguments == '{"x": 1}'
+    assert (found[3].content, found[3].tool_call_id) == ("sunny", "c1")
+
+
+def test_choices_of_tools_become_constraints() -> None:
+    assert generate(tools=[TOOL], tool_choice={"type": "any"}).constraint is not None
+    assert generate(tools=[TOOL], tool_choice={"type": "tool", "name": "weather"}).constraint is not None
+    assert generate(tools=[TOOL], tool_choice={"type": "auto"}).constraint is None
+    assert generate(tools=[TOOL], tool_choice={"type": "none"}).tools == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"temperature": 1.5}, "temperature"),
+        ({"mcp_servers": [{"url": "x"}]}, "mcp_servers"),
+        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0]"),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "messages[0].content[0]"),
+        ({"bogus": 1}, "bogus"),
+    ],
+)
+def test_a_refused_request_names_the_field(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        generate(**fields)
+
+    assert refused.value.param == param
+
+
+def test_an_error_has_anthropics_type() -> None:
+    body = anthropic_error_body(Overloaded("busy"))
+
+    assert (body["type"], body["error"]["type"]) == ("error", "rate_limit_error")
