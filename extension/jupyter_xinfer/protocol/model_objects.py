@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from jupyter_xinfer.protocol.xinference_objects import size_number
 from xinfer_runtime.catalog.families import Family
 from xinfer_runtime.messages import EngineStats, ModelStatus, Replica
 
@@ -29,7 +30,7 @@ def model_object(status: ModelStatus, stats: Mapping[str, EngineStats], family: 
         "model_type": spec.type,
         "model_engine": spec.engine,
         "model_format": spec.format,
-        "model_size_in_billions": spec.size_in_billions,
+        "model_size_in_billions": size_number(spec.size_in_billions) if spec.size_in_billions else None,
         "quantization": spec.quantization,
         "context_length": info.context_length if info is not None else spec.context_length,
         "model_ability": list(info.abilities) if info is not None else known_abilities,
