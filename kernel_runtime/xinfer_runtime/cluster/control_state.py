@@ -31,7 +31,8 @@ from xinfer_runtime.cluster.control_events import (
     Ticked,
 )
 from xinfer_runtime.cluster.control_rows import ModelRow, NodeRow, ReplicaRow, leaving
-from xinfer_runtime.cluster.placement import NodeView, NoFit, place
+from xinfer_runtime.cluster.control_table import ControlTable
+from xinfer_runtime.cluster.placement import NoFit, place
 from xinfer_runtime.cluster.protocol import NodeReport, ReplicaReport, ReplicaWant, Sync
 from xinfer_runtime.errors import (
     Cancelled,
@@ -40,25 +41,20 @@ from xinfer_runtime.errors import (
     ErrorInfo,
     InvalidRequest,
     ModelFileError,
-    ModelNotFound,
     NotFound,
     from_info,
 )
-from xinfer_runtime.messages import ModelEvent, ModelSpec, ModelStatus, Replica, ReplicaState
+from xinfer_runtime.messages import ModelEvent, ModelSpec, ModelStatus, ReplicaState
 
 _EVENTS_KEPT = 100
-_DRAINED = "it is being drained for maintenance"
 
 
-class ControlState:
+class ControlState(ControlTable):
     """The controller's table. `epoch` names this life of the controller."""
 
     def __init__(self, epoch: str) -> None:
-        self.epoch = epoch
-        self._models: dict[str, ModelRow] = {}
-        self._nodes: dict[str, NodeRow] = {}
+        super().__init__(epoch)
         self._published: dict[str, ModelStatus] = {}
-        self._incarnations = 0
         self._generations = 0
 
     def statuses(self) -> tuple[ModelStatus, ...]:
@@ -68,41 +64,10 @@ class ControlState:
     def status(self, uid: str) -> ModelStatus | None:
         return self._published.get(uid)
 
-    def nodes(self) -> tuple[str, ...]:
-        """The addresses of the nodes whose agents reported."""
-        return tuple(self._nodes)
-
     def draining(self, uid: str) -> bool:
         """Whether the model was terminated and its last replicas are still leaving."""
         model = self._models.get(uid)
         return model is not None and model.draining
-
-    def busy_nodes(self) -> frozenset[str]:
-        """The addresses of the nodes that run or will run replicas."""
-        return frozenset(row.node for model in self._models.values() for row in model.rows.values() if row.node)
-
-    def find_nodes(self, name: str) -> tuple[str, ...]:
-        """The addresses of the nodes with this address or label. Raises NotFound, naming those there are."""
-        labels = {address: node.report.inventory.label for address, node in self._nodes.items()}
-        found = tuple(address for address, label in labels.items() if name in (address, label))
-        if not found:
-            known = ", ".join(f"{label} ({address})" for address, label in labels.items()) or "none"
-            raise NotFound(f"there is no node {name!r} in the cluster; those there are: {known}", param="node")
-        return found
-
-    def replicas_on(self, address: str) -> tuple[str, ...]:
-        """The ids of the replicas that the node runs or will run, those that leave it included."""
-        return tuple(r.replica.id for m in self._models.values() for r in m.rows.values() if r.node == address)
-
-    def stuck_on(self, address: str) -> tuple[str, ...]:
-        """Of a node that is being drained: why each replica that nothing else can take stays there."""
-        return tuple(
-            f"{row.replica.id} stays: {fit.message}"
-            for model in self._models.values()
-            for row in model.staying()
-            if row.node == address
-            and isinstance(fit := place(model.spec, self._views(model.spec, model.refusals), 1), NoFit)
-        )
 
     def check_launch(self, spec: ModelSpec) -> None:
         """Raises Conflict where the uid is taken. A model that failed altogether may be replaced."""
@@ -186,18 +151,6 @@ class ControlState:
         model = self._models[spec.uid] = ModelRow(spec, {}, events, dict(refusals))
         for _ in range(spec.replica):
             self._add_row(model)
-
-    def _add_row(self, model: ModelRow) -> ReplicaRow:
-        self._incarnations += 1
-        replica = Replica(id=model.free_id(), uid=model.spec.uid, message="waiting for a node")
-        row = model.rows[replica.id] = ReplicaRow(replica, incarnation=f"{self.epoch}.{self._incarnations}")
-        return row
-
-    def _running(self, uid: str) -> ModelRow:
-        model = self._models.get(uid)
-        if model is None or model.draining:
-            raise ModelNotFound(f"there is no model {uid!r} that runs", param="model")
-        return model
 
     def _terminate(self, uid: str, now: float, why: str = "terminating", error: ErrorInfo | None = None) -> None:
         model = self._running(uid)
@@ -325,27 +278,6 @@ class ControlState:
                 else:
                     self._assign(row, placement.addresses[0])
 
-    def _assign(self, row: ReplicaRow, address: str) -> None:
-        row.node = address
-        row.replica = replace(
-            row.replica,
-            node=self._nodes[address].report.inventory.label,
-            state=ReplicaState.PLACING,
-            message="starting",
-            error=None,
-        )
-
-    def _unassign(self, row: ReplicaRow, why: str) -> None:
-        self._incarnations += 1
-        if row.replica.pid:
-            row.restarts = row.replica.restarts + 1
-        row.node = ""
-        row.memory_private = 0
-        row.incarnation = f"{self.epoch}.{self._incarnations}"
-        row.replica = Replica(
-            id=row.replica.id, uid=row.replica.uid, message=f"{why}; waiting for a node", restarts=row.restarts
-        )
-
     def _move_from_draining(self, now: float) -> None:
         """A ready replica stays until another one of its model is ready elsewhere; any other simply moves."""
         for address, node in self._nodes.items():
@@ -409,29 +341,3 @@ class ControlState:
 
     def _persist(self) -> Persist:
         return Persist(tuple(model.spec for model in self._models.values() if not model.draining))
-
-    def _views(self, spec: ModelSpec, refusals: dict[str, ErrorInfo]) -> list[NodeView]:
-        views = []
-        for address, node in self._nodes.items():
-            promised = same_model = 0
-            for model in self._models.values():
-                for row in model.rows.values():
-                    if row.node == address:
-                        if row.replica.state is not ReplicaState.FAILED:
-                            promised += max(0, model.spec.memory_bytes - row.memory_private)
-                        same_model += model.spec.uid == spec.uid
-            inventory = node.report.inventory
-            refusal = _DRAINED if node.draining else refusals[address].message if address in refusals else ""
-            views.append(
-                NodeView(
-                    address=address,
-                    label=inventory.label,
-                    host=inventory.host,
-                    memory_total=inventory.memory_total,
-                    memory_available=inventory.memory_available,
-                    promised=promised,
-                    same_model=same_model,
-                    refusal=refusal,
-                )
-            )
-        return views
