@@ -192,6 +192,7 @@ class LaunchRequest(Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     n_gpu: int | str | None = "auto"
     context_length: int | None = None
     max_sequences: int | None = None
+    prefix_cache: bool | None = None
 
 
 class ModelSpec(Struct, frozen=True, kw_only=True):

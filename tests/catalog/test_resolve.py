@@ -121,3 +121,10 @@ def test_a_file_whose_name_makes_no_uid_needs_one() -> None:
         by_path("/m/模型.gguf")
     assert caught.value.param == "model_uid"
     assert by_path("/m/模型.gguf", model_uid="model").uid == "model"
+
+
+def test_the_prefix_cache_is_an_option_of_the_engine() -> None:
+    assert resolve(LaunchRequest(model_name="xinfer-demo", prefix_cache=False)).engine_options == {
+        "prefix_cache": False
+    }
+    assert resolve(LaunchRequest(model_name="xinfer-demo")).engine_options == {}

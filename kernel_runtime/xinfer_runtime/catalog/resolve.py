@@ -46,6 +46,7 @@ def resolve(request: LaunchRequest, custom: Sequence[Family] = ()) -> ModelSpec:
         n_gpu=_gpus(request.n_gpu),
         context_length=_optional("context_length", request.context_length, MAX_CONTEXT_LENGTH),
         max_sequences=_optional("max_sequences", request.max_sequences, MAX_SEQUENCES),
+        engine_options={} if request.prefix_cache is None else {"prefix_cache": request.prefix_cache},
     )
 
 
