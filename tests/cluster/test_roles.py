@@ -134,6 +134,15 @@ async def test_a_node_without_a_good_token_stays_out(roles: Roles) -> None:
     assert not (roles.folder / "late" / "tls").exists()
 
 
+async def test_a_port_that_is_taken_is_named_in_one_line(roles: Roles) -> None:
+    port = roles.address.rpartition(":")[2]
+    second = await command(roles.folder / "second", "supervisor", "--port", port, "--join-port", "0")
+    assert await asyncio.wait_for(second.wait(), 30) == 1
+    last = (roles.folder / "second.log").read_text().splitlines()[-1]
+    assert last.startswith(f"jupyter xinfer: the supervisor cannot listen on 127.0.0.1:{port}")
+    assert "in use" in last
+
+
 async def test_a_drained_nodes_replica_moves_and_a_drain_is_undone(roles: Roles) -> None:
     session = await roles.session()
     await roles.join("two")

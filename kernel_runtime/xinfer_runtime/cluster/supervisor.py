@@ -44,8 +44,9 @@ async def supervise(
         )
         try:
             await scheduler
-        except OSError as error:
-            raise ClusterUnavailable(f"the supervisor cannot listen on {host}:{port}: {error}") from error
+        except (OSError, RuntimeError) as error:  # Dask wraps whatever kept it from starting
+            why = error.__cause__ or error
+            raise ClusterUnavailable(f"the supervisor cannot listen on {host}:{port}: {why}") from error
         joins = JoinServer(authority, credentials, scheduler.address)
         try:
             await scheduler.register_scheduler_plugin(Controller(str(home)), idempotent=True)
