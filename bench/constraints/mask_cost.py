@@ -37,6 +37,7 @@ ANSWER = (
     '{"name": "a name of some words", "age": 42, "mail": "someone at some place", '
     '"tags": ["short", "another tag", "and a third"], "kind": "robot"}'
 )
+NARROW = "words of lower case letters and blanks and nothing else until the end."
 GBNF = r"""
 root ::= "{" ws "\"name\":" ws string "," ws "\"age\":" ws int "," ws "\"mail\":" ws string "," ws "\"tags\":" ws tags
   "," ws "\"kind\":" ws ("\"person\"" | "\"company\"" | "\"robot\"") ws "}"
@@ -95,27 +96,29 @@ def report(name: str, costs: list[float]) -> None:
     print(f"  {name:40} median {statistics.median(costs):9.1f} us   99 % {p99:9.1f} us   max {ordered[-1]:9.1f} us")
 
 
-def measure_llguidance(pieces: Sequence[bytes], tokens: Sequence[int]) -> None:
-    end = len(pieces) - 1
-    compiler = ConstraintCompiler(pieces.__getitem__, len(pieces), frozenset({end}))
-    wanted = Constraint(ConstraintKind.JSON_SCHEMA, SCHEMA)
+def measure_llguidance(pieces: Sequence[bytes]) -> None:
+    compiler = ConstraintCompiler(pieces.__getitem__, len(pieces), frozenset({len(pieces) - 1}))
+    schema = Constraint(ConstraintKind.JSON_SCHEMA, SCHEMA)
     print(
-        f"  llguidance: first compilation, with the tokenizer {timed(lambda: compiler.compile(wanted)) / 1000:.0f} ms"
+        f"  llguidance: first compilation, with the tokenizer {timed(lambda: compiler.compile(schema)) / 1000:.0f} ms"
     )
     other = Constraint(ConstraintKind.JSON_SCHEMA, {**SCHEMA, "title": "other"})
     print(f"  llguidance: compilation {timed(lambda: compiler.compile(other)) / 1000:.2f} ms")
     row = np.random.default_rng(0).standard_normal(len(pieces)).astype(np.float32)
-    for name in ("llguidance, first text", *["llguidance, later texts"]):
-        costs = []
-        for _ in range(1 if "first" in name else 20):
-            state = compiler.compile(wanted)
-            for token in tokens:
-                logits = row.copy()
-                costs.append(timed(lambda state=state, logits=logits: state.rule_out(logits)))
-                assert np.isfinite(logits[token])
-                costs[-1] += timed(lambda state=state, token=token: state.accept(token))
-            assert state.complete
-        report(name, costs)
+    # The worst case: few of the tokens that begin a word may come, and nearly all of the vocabulary must be looked at.
+    narrow = Constraint(ConstraintKind.REGEX, "[a-z ]{20,200}[.]")
+    for shape, wanted, text in (("JSON", schema, ANSWER), ("[a-z ]{20,200}", narrow, NARROW)):
+        for which, texts in (("first text", 1), ("later texts", 20)):
+            costs = []
+            for _ in range(texts):
+                state = compiler.compile(wanted)
+                for token in tokens_of(text, pieces):
+                    logits = row.copy()
+                    costs.append(timed(lambda state=state, logits=logits: state.rule_out(logits)))
+                    assert np.isfinite(logits[token])
+                    costs[-1] += timed(lambda state=state, token=token: state.accept(token))
+                assert state.complete
+            report(f"llguidance, {shape}, {which}", costs)
 
 
 def measure_llama_cpp(pieces: Sequence[bytes], tokens: Sequence[int]) -> None:
@@ -143,7 +146,7 @@ def measure_llama_cpp(pieces: Sequence[bytes], tokens: Sequence[int]) -> None:
         costs.append(timed(rule_out))
         assert np.isfinite(candidates["logit"][token])
         costs[-1] += timed(lambda token=token: llama_cpp.llama_sampler_accept(sampler, token))
-    report("llama.cpp, every text", costs)
+    report("llama.cpp, JSON, every text", costs)
 
 
 def write_vocabulary(path: Path, pieces: Sequence[bytes]) -> None:
@@ -175,7 +178,7 @@ def main() -> None:
         pieces = vocabulary(size)
         tokens = tokens_of(ANSWER, pieces)
         print(f"{size} tokens; the text has {len(tokens)}")
-        measure_llguidance(pieces, tokens)
+        measure_llguidance(pieces)
         measure_llama_cpp(pieces, tokens)
 
 
