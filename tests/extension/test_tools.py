@@ -52,7 +52,8 @@ NOW = '{"name": "time", "arguments": {}}'
     ("choice", "parallel", "text", "allowed"),
     [
         ("required", None, ROME, True),
-        ("required", None, f"{ROME}\n{NOW}", True),
+        ("required", None, f"{ROME}\n{NOW}", False),
+        ("required", True, f"{ROME}\n{NOW}", True),
         ("required", None, "Hello!", False),
         ("required", None, '{"name": "weather", "arguments": {"city": 3}}', False),
         ("required", None, '{"name": "weather", "arguments": {"city": ""}}', False),

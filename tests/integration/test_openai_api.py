@@ -284,8 +284,33 @@ def test_a_guided_choice_is_one_of_those_given(client: openai.OpenAI) -> None:
     assert answer.choices[0].message.content in ("blue", "green")
 
 
-def test_a_schema_that_cannot_be_honoured_is_refused(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError):
-        client.chat.completions.create(
-            model="xinfer-demo", messages=CAPITAL, extra_body={"guided_json": {"$ref": "http://example.com/x"}}
-        )
+@pytest.mark.parametrize(
+    ("param", "fields"),
+    [
+        ("guided_json", {"extra_body": {"guided_json": {"$ref": "#/$defs/missing"}}}),
+        ("guided_grammar", {"extra_body": {"guided_grammar": "start: missing"}}),
+        (
+            "response_format",
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "n", "schema": {"$ref": "#/$defs/missing"}},
+                }
+            },
+        ),
+        (
+            "tools",
+            {
+                "tools": [{"type": "function", "function": {"name": "f", "parameters": {"$ref": "#/$defs/missing"}}}],
+                "tool_choice": "required",
+            },
+        ),
+    ],
+)
+def test_a_form_that_cannot_be_honoured_is_refused_by_name(
+    client: openai.OpenAI, param: str, fields: dict[str, Any]
+) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(**{"model": "xinfer-demo", "messages": CAPITAL, **fields})
+
+    assert refused.value.param == param

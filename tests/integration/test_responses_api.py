@@ -99,6 +99,7 @@ def test_an_answer_that_is_cut_off_is_incomplete(client: openai.OpenAI) -> None:
         ({"tools": [{"type": "web_search"}]}, "tools[0]"),
         ({"background": True}, "background"),
         ({"temperature": 3}, "temperature"),
+        ({"input": "word " * 5000}, "input"),
     ],
 )
 def test_bad_input_names_the_field(client: openai.OpenAI, fields: dict[str, Any], param: str) -> None:

@@ -1,7 +1,7 @@
 """Anthropic's Messages API."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -19,6 +19,9 @@ from xinfer_runtime.messages import Delta
 class AnthropicHandler(GenerateHandler):
     """Anthropic's clients send their key in a header of its own, and read errors of another shape."""
 
+    own_names: Mapping[str, str] = {"response_format": "tools"}
+    _failure: bytes | None = None
+
     async def prepare(self) -> None:  # type: ignore[override]
         key = self.request.headers.get("X-Api-Key")
         if key and "Authorization" not in self.request.headers:
@@ -34,8 +37,6 @@ class AnthropicHandler(GenerateHandler):
         error = as_xinfer_error(status_code, kwargs.get("exc_info"))
         self._failure = msgspec.json.encode(anthropic_error_body(error))
         super().write_error(status_code, **kwargs)
-
-    _failure: bytes | None = None
 
 
 class MessagesHandler(AnthropicHandler):

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import ClassVar
 
 from jupyter_xinfer.handlers.base import XinferHandler
@@ -25,7 +25,18 @@ class GenerateHandler(XinferHandler):
     name: str
     """What the metrics call the route."""
 
+    own_names: Mapping[str, str] = {}
+    """What engines call fields of the request, and what its caller calls them."""
+
     async def run(self, model: str, requests: Sequence[GenerateRequest], encoder: Encoder, *, stream: bool) -> None:
+        """Answer with what the engines make of `requests`."""
+        try:
+            await self._run(model, requests, encoder, stream=stream)
+        except XinferError as error:
+            error.param = self.own_names.get(error.param or "", error.param)
+            raise
+
+    async def _run(self, model: str, requests: Sequence[GenerateRequest], encoder: Encoder, *, stream: bool) -> None:
         self.set_header("X-Request-ID", encoder.id)
         with contextlib.ExitStack() as watches:
             streams = [

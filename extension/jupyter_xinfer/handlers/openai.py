@@ -26,6 +26,7 @@ class ChatHandler(GenerateHandler):
             logprobs=bool(body.logprobs),
             forced_calls=body.offered_tools().constraint is not None,
         )
+        self.own_names = body.own_names()
         await self.run(body.model, requests, encoder, stream=bool(body.stream))
 
 
@@ -44,4 +45,5 @@ class CompletionHandler(GenerateHandler):
             include_usage=body.include_usage,
             logprobs=body.logprobs is not None,
         )
+        self.own_names = body.own_names()
         await self.run(body.model, body.requests(request_id), encoder, stream=bool(body.stream))

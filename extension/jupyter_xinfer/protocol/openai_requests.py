@@ -12,7 +12,7 @@ from msgspec import Meta
 from jupyter_xinfer.protocol.chat_messages import Message
 from jupyter_xinfer.protocol.fan_out import fan_out
 from jupyter_xinfer.protocol.sampling_fields import PositiveInt, SamplingFields
-from jupyter_xinfer.protocol.structured_output import ResponseFormat, constraint_of
+from jupyter_xinfer.protocol.structured_output import ResponseFormat, constraining_field, constraint_of
 from jupyter_xinfer.protocol.tools import OfferedTools, Tool, ToolChoice, offered_tools
 from xinfer_runtime.errors import InvalidRequest
 from xinfer_runtime.messages import GenerateRequest
@@ -100,6 +100,12 @@ class ChatRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
             ),
         )
 
+    def own_names(self) -> dict[str, str]:
+        """What engines call fields of this request, and what its caller calls them."""
+        forced = self.offered_tools().constraint is not None
+        constraint = "tools" if forced else constraining_field(self)
+        return {"response_format": constraint, "template_kwargs": "chat_template_kwargs"}
+
     def offered_tools(self) -> OfferedTools:
         return offered_tools(self.tools, self.tool_choice, self.parallel_tool_calls)
 
@@ -146,6 +152,10 @@ class CompletionRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True
             for prompt in self._prompts()
         ]
         return fan_out(prompts, self.n or 1)
+
+    def own_names(self) -> dict[str, str]:
+        """What engines call fields of this request, and what its caller calls them."""
+        return {"response_format": constraining_field(self), "token_ids": "prompt"}
 
     def echoes(self) -> list[str]:
         """What goes before the text of each choice: its prompt, where `echo` asks for that."""

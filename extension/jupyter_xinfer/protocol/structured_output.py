@@ -52,6 +52,20 @@ class GuidedFields(Struct, kw_only=True):
 
 def constraint_of(body: GuidedFields, response_format: ResponseFormat | None = None) -> Constraint | None:
     """The one constraint that `body` asks for. Raises `InvalidRequest` when it asks for two, naming the second."""
+    asked = _asked(body, response_format)
+    if len(asked) > 1:
+        first, second = asked[0][0], asked[1][0]
+        raise InvalidRequest(f"`{second}` cannot be combined with `{first}`.", param=second)
+    return asked[0][1] if asked else None
+
+
+def constraining_field(body: GuidedFields) -> str:
+    """The field that a constraint of the output came from, for refusals of engines, who do not know it."""
+    guided = (name for name in GuidedFields.__struct_fields__ if getattr(body, name) is not None)
+    return next(guided, "response_format")
+
+
+def _asked(body: GuidedFields, response_format: ResponseFormat | None) -> list[tuple[str, Constraint]]:
     asked: list[tuple[str, Constraint]] = []
     shape = response_format.constraint() if response_format is not None else None
     if shape is not None:
@@ -66,10 +80,7 @@ def constraint_of(body: GuidedFields, response_format: ResponseFormat | None = N
         asked.append(("guided_choice", Constraint(ConstraintKind.CHOICE, body.guided_choice)))
     if body.guided_grammar is not None:
         asked.append(("guided_grammar", Constraint(ConstraintKind.GRAMMAR, body.guided_grammar)))
-    if len(asked) > 1:
-        first, second = asked[0][0], asked[1][0]
-        raise InvalidRequest(f"`{second}` cannot be combined with `{first}`.", param=second)
-    return asked[0][1] if asked else None
+    return asked
 
 
 def schema_constraint(schema: dict[str, Any], param: str) -> Constraint:

@@ -98,7 +98,9 @@ def offered_tools(tools: Sequence[Tool] | None, choice: ToolChoice | None, paral
             )
         return OfferedTools(functions, Constraint(ConstraintKind.JSON_SCHEMA, named[0].call_schema()))
     if choice == "required":
-        return OfferedTools(functions, _one_or_more(functions, several=parallel is not False))
+        # One call, unless several were asked for in so many words: the form is none that models were trained on, so
+        # that many would not know when to stop.
+        return OfferedTools(functions, _one_or_more(functions, several=parallel is True))
     if parallel is False:
         raise InvalidRequest(
             "`parallel_tool_calls` can be false only where `tool_choice` is 'required' or names a function.",
