@@ -7,10 +7,11 @@ import logging
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import jwt
 import pytest
-from jupyter_server.auth import passwd
+from jupyter_server.auth import IdentityProvider, passwd
 
 from jupyter_xinfer.auth.config import AuthConfig, load_auth_config
 from jupyter_xinfer.auth.gate import Gate
@@ -184,6 +185,14 @@ async def test_an_ended_login_stays_ended_after_a_restart(tmp_path: Path, gate: 
     later = Gate(RuntimeKey(), KeyRing(KeyStore(tmp_path), logging.getLogger(__name__)), config)
     with pytest.raises(AuthenticationRequired, match="ended"):
         await later.identify(pair.access_token)
+
+
+def test_the_users_that_jupyter_makes_up_are_one_caller_and_others_keep_their_names(gate: Gate) -> None:
+    provider = IdentityProvider()
+    for _ in range(3):
+        user = provider.generate_anonymous_user(Mock())
+        assert gate.jupyter_user(user.username, user.name or "").id == "jupyter:owner"
+    assert gate.jupyter_user("ann", "Ann").id == "jupyter:ann"
 
 
 def test_only_our_shapes_are_ours(gate: Gate) -> None:

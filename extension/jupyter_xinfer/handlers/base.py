@@ -114,7 +114,8 @@ class XinferHandler(APIHandler):
                     raise AuthenticationRequired("API keys belong in the header: `Authorization: Bearer <key>`.")
                 await self._identify_jupyter_user()
                 await self._authorize_jupyter_user()
-                self.principal = self.service.gate.jupyter_user(self.current_user.username)
+                user = self.current_user
+                self.principal = self.service.gate.jupyter_user(user.username, user.name or "")
             self.principal.require(needed)
             set_current_principal(self.principal)
             self.service.note_activity()
