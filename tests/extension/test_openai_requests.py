@@ -10,7 +10,7 @@ from jupyter_xinfer.protocol.decoding import decode
 from jupyter_xinfer.protocol.openai_requests import ChatRequest, CompletionRequest
 from jupyter_xinfer.protocol.responses_requests import ResponsesRequest
 from xinfer_runtime.errors import InvalidRequest
-from xinfer_runtime.messages import GenerateRequest
+from xinfer_runtime.messages import GenerateRequest, SamplingParams
 
 USER = {"role": "user", "content": "Hello!"}
 WEATHER = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}
@@ -119,6 +119,13 @@ def test_sampling_parameters_reach_the_replica() -> None:
     assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p) == (0.5, 0.9, 5, 0.1)
     assert (sampling.seed, sampling.stop) == (7, ("END",))
     assert (sampling.presence_penalty, sampling.frequency_penalty) == (1, -1)
+
+
+def test_sampling_parameters_beyond_openais_reach_the_replica() -> None:
+    sampling = chat(typical_p=0.5, xtc_probability=0.25, xtc_threshold=0.2).sampling
+
+    assert (sampling.typical_p, sampling.xtc_probability, sampling.xtc_threshold) == (0.5, 0.25, 0.2)
+    assert chat(xtc_probability=0.1).sampling.xtc_threshold == SamplingParams().xtc_threshold  # Stated twice.
 
 
 def test_max_completion_tokens_is_the_newer_name_of_max_tokens() -> None:

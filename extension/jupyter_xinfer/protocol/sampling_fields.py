@@ -37,6 +37,9 @@ class SamplingFields(GuidedFields, kw_only=True, forbid_unknown_fields=True):
     top_p: Probability | None = None
     top_k: Annotated[int, Meta(ge=-1)] | None = None
     min_p: Probability | None = None
+    typical_p: Probability | None = None
+    xtc_probability: Probability | None = None
+    xtc_threshold: Probability | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
@@ -72,6 +75,9 @@ class SamplingFields(GuidedFields, kw_only=True, forbid_unknown_fields=True):
             top_p=1.0 if self.top_p is None else self.top_p,
             top_k=max(self.top_k or 0, 0),
             min_p=self.min_p or 0.0,
+            typical_p=1.0 if self.typical_p is None else self.typical_p,
+            xtc_probability=self.xtc_probability or 0.0,
+            xtc_threshold=0.1 if self.xtc_threshold is None else self.xtc_threshold,
             presence_penalty=self.presence_penalty or 0.0,
             frequency_penalty=self.frequency_penalty or 0.0,
             repetition_penalty=self.repetition_penalty or 1.0,

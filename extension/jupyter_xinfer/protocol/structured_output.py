@@ -9,8 +9,9 @@ from xinfer_runtime.errors import InvalidRequest
 from xinfer_runtime.messages import Constraint, ConstraintKind
 
 MAX_CHOICES = 1024
-MAX_PATTERN = 8192
-MAX_GRAMMAR = 65_536
+# The engine's own limits, told before a request travels.
+MAX_PATTERN = 1024
+MAX_GRAMMAR = 16_384
 MAX_SCHEMA_DEPTH = 64
 
 

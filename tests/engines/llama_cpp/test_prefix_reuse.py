@@ -74,7 +74,7 @@ async def test_an_aborted_prompt_serves_the_next_request(
     engines: Callable[[], RunningEngine], tiny_model: Path
 ) -> None:
     sharing, plain = await both(engines, tiny_model)
-    sharing.submit(GenerateRequest(id="gone", prompt=SYSTEM, sampling=SamplingParams(max_tokens=100)))
+    sharing.submit(GenerateRequest(id="gone", prompt=SYSTEM, sampling=SamplingParams(max_tokens=100, ignore_eos=True)))
     await sharing.until(lambda: len(sharing.tokens("gone")) > 2)
     sharing.engine.abort("gone")
     assert await sharing.greedy("next", SYSTEM) == await plain.greedy("next", SYSTEM)
