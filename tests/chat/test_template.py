@@ -101,6 +101,21 @@ def test_a_template_that_does_not_compile_is_refused() -> None:
         "{{ 10 ** 10 ** 10 }}",
         "{% include '/etc/passwd' %}",
         "{% for i in range(99999) %}{{ '%0999d' % 1 }}{% endfor %}",
+        "{{ '%099999999999d' % 1 }}",
+        "{{ '%0*d' % (9999999999, 1) }}",
+        "{{ '{:>99999999999}'.format(1) }}",
+        "{{ '{:>{}}'.format(1, 99999999999) }}",
+        "{{ 'x'.ljust(99999999999) }}",
+        "{{ 'x'|center(99999999999) }}",
+        "{{ '%099999999999d'|format(1) }}",
+        "{% set s = 'x' * 2000000 %}{{ s.replace('x', s) }}",
+        "{% set s = 'x' * 2000000 %}{{ s|replace('x', s) }}",
+        "{% set s = 'x' * 2000000 %}{{ ([s] * 2000000)|join }}",
+        "{% set s = 'x' * 2000000 %}{{ ''.join([s] * 2000000) }}",
+        "{% set s = 'x\n' * 1000000 %}{{ s|indent(1000000) }}",
+        "{% set n = namespace(s='xxxxxxxx') %}{% for i in range(60) %}{% set n.s = n.s + n.s %}{% endfor %}",
+        "{% set n = namespace(s='xxxxxxxx') %}{% for i in range(60) %}{% set n.s = n.s ~ n.s %}{% endfor %}",
+        "{% set n = namespace(s=[1]) %}{% for i in range(60) %}{% set n.s = n.s + n.s %}{% endfor %}",
         "{{ undefined_function() }}",
         "{{ messages[7].content.x }}",
     ],
@@ -110,10 +125,30 @@ def test_a_hostile_or_broken_template_fails_its_request_only(source: str) -> Non
         render(source)
 
 
-def test_a_template_that_takes_too_long_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xinfer_runtime.chat.template._MAX_SECONDS", 0.05)
-    with pytest.raises(InvalidRequest, match=r"0\.05 s"):
-        render("{% for a in range(99999) %}{% for b in range(999) %}{% endfor %}{% endfor %}")
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for a in range(99999) %}{% for b in range(999) %}{% endfor %}{% endfor %}",
+        # Nothing but names and loops: nothing of it is a call.
+        "{% set x = [1] * 99999 %}{% for a in x %}{% for b in x %}{% endfor %}{% endfor %}",
+        "{% set x = [1] * 99999 %}{% for a in x recursive %}{{ loop(x) }}{% endfor %}",
+        "{% macro f() %}{% for i in range(9) %}{{ f() }}{% endfor %}{% endmacro %}{{ f() }}",
+    ],
+)
+def test_a_template_that_takes_too_long_is_stopped(monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    monkeypatch.setattr("xinfer_runtime.chat.template_sandbox.MAX_SECONDS", 0.05)
+    with pytest.raises(InvalidRequest, match=r"0\.05 s|recursion"):
+        render(source)
+
+
+def test_what_templates_do_with_texts_is_left_alone() -> None:
+    source = (
+        "{{ 'a' ~ 1 ~ none }}{{ 'b' + 'c' }}{{ '%02d' % 7 }}{{ '%s-%s'|format('d', 'e') }}{{ 'xy'.replace('x', 'z') }}"
+        "{{ ['f', 'g']|join(', ') }}{{ 'abc'|replace('b', '') }}{{ 'k\nl'|indent(2) }}{{ [1] + [2] }}"
+        "{{ messages|map(attribute='role')|join }}{% for i in range(3) if i %}{{ loop.index }}{% else %}no{% endfor %}"
+    )
+
+    assert render(source) == "a1Nonebc07d-ezyf, gack\n  l[1, 2]user12"
 
 
 def test_whether_a_template_knows_tools_is_known() -> None:

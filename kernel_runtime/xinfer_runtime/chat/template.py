@@ -6,21 +6,18 @@ and a `tojson` that does not escape for HTML.
 """
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import jinja2
 from jinja2.exceptions import SecurityError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from xinfer_runtime.chat.template_sandbox import TemplateSandbox
 from xinfer_runtime.errors import InvalidRequest
 from xinfer_runtime.messages import ChatMessage
 
 _MAX_RENDERED = 16 << 20
-_MAX_REPEATED = 1 << 20
-_MAX_SECONDS = 5.0
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 _RESERVED = frozenset({"messages", "tools", "bos_token", "eos_token"})
 
@@ -33,7 +30,10 @@ class ChatTemplate:
     """A compiled template. Raises InvalidRequest when `source` is no template."""
 
     def __init__(self, source: str, bos_token: str = "", eos_token: str = "") -> None:
-        self._environment = _Environment()
+        self._environment = TemplateSandbox()
+        self._environment.filters["tojson"] = _tojson
+        self._environment.globals["raise_exception"] = _raise_exception
+        self._environment.globals["strftime_now"] = _strftime_now
         try:
             self._template = self._environment.from_string(source)
         except (jinja2.TemplateError, RecursionError) as error:
@@ -85,41 +85,6 @@ class ChatTemplate:
             if length > _MAX_RENDERED:
                 raise SecurityError(f"the template produced more than {_MAX_RENDERED} characters")
         return "".join(parts)
-
-
-class _Environment(ImmutableSandboxedEnvironment):
-    """Jinja's sandbox, and limits on what a template can make large or long.
-
-    The clock is looked at whenever the template calls something, so a loop that does nothing at all is not caught.
-    """
-
-    intercepted_binops = frozenset({"*", "**"})
-
-    def __init__(self) -> None:
-        super().__init__(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"], undefined=jinja2.Undefined
-        )
-        self.filters["tojson"] = _tojson
-        self.globals["raise_exception"] = _raise_exception
-        self.globals["strftime_now"] = _strftime_now
-        self._deadline = 0.0
-
-    def start_clock(self) -> None:
-        self._deadline = time.monotonic() + _MAX_SECONDS
-
-    def call(self, *args: Any, **kwargs: Any) -> Any:
-        if time.monotonic() > self._deadline:
-            raise SecurityError(f"the template ran for more than {_MAX_SECONDS:g} s")
-        return super().call(*args, **kwargs)
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if operator == "**" and not (abs(left) < 1 << 32 and abs(right) <= 64):
-            raise SecurityError("the template raises numbers to large powers")
-        if operator == "*":
-            for sized, factor in ((left, right), (right, left)):
-                if isinstance(sized, str | list | tuple) and len(sized) * factor > _MAX_REPEATED:
-                    raise SecurityError(f"the template repeats something to more than {_MAX_REPEATED} items")
-        return super().call_binop(context, operator, left, right)
 
 
 def _as_template_message(message: ChatMessage, protect: Callable[[str], str]) -> dict[str, Any]:
