@@ -41,11 +41,11 @@ def forecast(
     Passes are larger on a GPU; where it is open whether there will be one, the larger size counts.
     """
     size = sizing.choose(file.cache_shape, file.context_length, context_length, max_sequences)
-    kv_sequences = sizing.kv_sequences(size.max_sequences, sharing=True)
+    kv_sequences = sizing.kv_sequences(size.max_sequences, sharing=True, split=size.split)
     batch = max(sizing.CPU_TOKEN_BUDGET if n_gpu == 0 else sizing.GPU_TOKEN_BUDGET, kv_sequences)
     activations = batch * file.embedding_length * _LIVE_ACTIVATIONS * _F32_BYTES
-    # The mask of the attention: a number per token of the batch and cell of the cache, f16 in flash attention.
-    mask = batch * size.cells * _MASK_BYTES
+    # The mask of the attention: a number per token of the batch and cell it may attend to, f16 in flash attention.
+    mask = batch * size.attended_cells * _MASK_BYTES
     logits = 2 * kv_sequences * file.vocab_size * _F32_BYTES
     return MemoryForecast(
         weights=file.weight_bytes,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xinfer_runtime.engines.llama_cpp.prefix_cache import Remove, Share
+from xinfer_runtime.engines.llama_cpp.prefix_cache import Merge, Remove
 from xinfer_runtime.engines.llama_cpp.scheduler import Limits, Scheduler, Step, TokenSequence
 
 
@@ -167,17 +167,22 @@ class Cache:
 
     def apply(self, step: Step) -> None:
         for operation in step.operations:
-            if isinstance(operation, Share):
-                assert operation.source != operation.target
-                shared = [o for o, tokens in self.cells if operation.source in o and self._within(operation, tokens)]
-                assert len(shared) == operation.end - operation.start, "the source does not have what is shared"
-                for owners in shared:
-                    assert operation.target not in owners
-                    owners.add(operation.target)
-            else:
-                for owners, tokens in self.cells:
-                    if self._within(operation, tokens):
-                        owners.discard(operation.sequence)
+            if isinstance(operation, Remove):
+                self._take(operation.sequence, operation.start, operation.end)
+                continue
+            start = operation.start if isinstance(operation, Merge) else 0
+            assert operation.source != operation.target
+            if isinstance(operation, Merge):
+                self._take(operation.target, start, operation.end)
+            shared = [
+                owners
+                for owners, tokens in self.cells
+                if operation.source in owners and start < len(tokens) <= operation.end
+            ]
+            assert len(shared) == operation.end - start, "the source does not have what is shared"
+            for owners in shared:
+                assert operation.target not in owners
+                owners.add(operation.target)
         self.cells = [cell for cell in self.cells if cell[0]]
         for work in step.work:
             tokens = tuple(work.sequence.tokens)
@@ -190,9 +195,10 @@ class Cache:
         sequences = max(self.limits.slots, self.limits.kv_sequences)
         assert all(0 <= sequence < sequences for owners, _ in self.cells for sequence in owners)
 
-    @staticmethod
-    def _within(operation: Remove | Share, tokens: tuple[int, ...]) -> bool:
-        return operation.start < len(tokens) and (operation.end < 0 or len(tokens) <= operation.end)
+    def _take(self, sequence: int, start: int, end: int) -> None:
+        for owners, tokens in self.cells:
+            if start < len(tokens) and (end < 0 or len(tokens) <= end):
+                owners.discard(sequence)
 
 
 requests = st.tuples(

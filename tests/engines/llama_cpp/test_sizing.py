@@ -15,8 +15,18 @@ def test_a_launch_decides_for_itself() -> None:
     assert (size.context_length, size.max_sequences) == (100_000, 4)
 
 
-def test_cells_hold_every_sequence_at_full_length_when_that_is_little() -> None:
-    assert choose(SMALL, trained_context=512, max_sequences=4).cells == 2048
+def test_where_there_is_room_every_sequence_has_its_full_length_for_itself_and_one_more_serves_for_swaps() -> None:
+    size = choose(SMALL, trained_context=500, max_sequences=4)
+    assert (size.split, size.cells, size.usable_cells) == (True, 5 * 512, 4 * 512)
+
+
+def test_sequences_share_cells_where_there_is_no_room_for_all_at_full_length() -> None:
+    size = choose(SMALL, trained_context=1024, max_sequences=64)
+    assert (size.split, size.cells, size.usable_cells) == (False, 32768, 32768)
+
+
+def test_one_sequence_shares_nothing() -> None:
+    assert not choose(SMALL, trained_context=512, max_sequences=1).split
 
 
 def test_cells_are_bounded_by_number_and_by_memory() -> None:
@@ -33,9 +43,11 @@ def test_one_sequence_always_fits_at_full_length() -> None:
 def test_the_cache_has_sequences_for_ended_requests_beside_the_running_ones() -> None:
     assert [kv_sequences(running, sharing=True) for running in (1, 16, 64, 256)] == [16, 32, 128, 256]
     assert kv_sequences(64, sharing=False) == 64
+    assert kv_sequences(64, sharing=True, split=True) == 64
 
 
 def test_a_cpu_keeps_fewer_cells_that_nobody_needs() -> None:
     assert retained_cells(32768, on_gpu=False, sharing=True) == 8192
     assert retained_cells(32768, on_gpu=True, sharing=True) == 32768
+    assert retained_cells(32768, on_gpu=False, sharing=True, split=True) == 32768
     assert retained_cells(32768, on_gpu=True, sharing=False) is None

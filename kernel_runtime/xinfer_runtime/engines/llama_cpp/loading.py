@@ -94,12 +94,20 @@ def _with_context(weights: Weights, size: sizing.CacheSize, budget: int, options
     length = min(size.context_length, options.kv_cells or size.cells)
     threads = options.threads or threads_for(weights.bytes, usable_cores())
     sharing = options.prefix_cache and weights.shares_prefixes
-    kv_sequences = sizing.kv_sequences(size.max_sequences, sharing)
+    # Prefixes cannot be shared where a sequence is more than its cells, and then it may not be possible to move it.
+    split = size.split and weights.shares_prefixes and options.kv_cells is None
+    kv_sequences = sizing.kv_sequences(size.max_sequences, sharing, split)
     context = Context(
-        weights, options.kv_cells or size.cells, kv_sequences, budget, threads, None if on_gpu else ATTENTION_TILE
+        weights,
+        options.kv_cells or size.cells,
+        kv_sequences,
+        budget,
+        threads,
+        attention_tile=None if on_gpu or split else ATTENTION_TILE,
+        split=split,
     )
     # llama.cpp rounds the number of cells up; an option is taken at its word.
-    cells = options.kv_cells or context.cells
+    cells = options.kv_cells or (size.usable_cells if split else context.cells)
     vocabulary = weights.vocabulary
     constraints = ConstraintCompiler(vocabulary.piece, vocabulary.size, vocabulary.end_of_generation)
     template = _template(weights)
@@ -108,7 +116,14 @@ def _with_context(weights: Weights, size: sizing.CacheSize, budget: int, options
     return LoadedModel(
         weights=weights,
         context=context,
-        limits=Limits(cells, size.max_sequences, budget, sizing.retained_cells(cells, on_gpu, sharing), kv_sequences),
+        limits=Limits(
+            cells,
+            size.max_sequences,
+            budget,
+            sizing.retained_cells(cells, on_gpu, sharing, split),
+            kv_sequences,
+            least_shared=sizing.WORTH_COPYING if split else 1,
+        ),
         prompts=PromptBuilder(vocabulary, template, tool_template, length),
         facts=TokenFacts(
             vocabulary.piece,

@@ -111,6 +111,8 @@ class EngineLoop:
         self._context.change(step.operations)
         if not step.work:
             return
+        self._context.compact(self._scheduler.running_slots)
+        step.work.sort(key=lambda work: self._context.rank(work.sequence.slot))
         code = self._context.decode(
             [
                 Chunk(

@@ -5,7 +5,7 @@ Everything here belongs to one thread, except the `Vocabulary`. Nothing here dec
 
 import ctypes
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from xinfer_runtime.engines.llama_cpp import native_log
 from xinfer_runtime.engines.llama_cpp.passes import in_passes
 from xinfer_runtime.engines.llama_cpp.prefix_cache import Operation, Remove, Share
+from xinfer_runtime.engines.llama_cpp.streams import Copy, StreamOperation, Streams
 from xinfer_runtime.engines.llama_cpp.vocabulary import Vocabulary
 from xinfer_runtime.errors import Cancelled, EngineError, InvalidRequest, ModelFileError
 
@@ -122,7 +123,10 @@ class Chunk:
 
 
 class Context:
-    """A KV cache for `kv_sequences` over some weights, and the forward pass. Belongs to one thread."""
+    """A KV cache for `kv_sequences` over some weights, and the forward pass. Belongs to one thread.
+
+    `split` gives every sequence an equal part of the cells for itself; else all share all of them.
+    """
 
     def __init__(
         self,
@@ -132,16 +136,18 @@ class Context:
         token_budget: int,
         threads: int,
         attention_tile: int | None = None,
+        split: bool = False,
     ) -> None:
+        self._streams = Streams(kv_sequences) if split else None
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = cells
         params.n_batch = params.n_ubatch = token_budget
-        params.n_seq_max = kv_sequences
+        params.n_seq_max = self._streams.count if self._streams is not None else kv_sequences
         # One row of logits per sequence: the default keeps room for a row per token, 300 MB with a large vocabulary.
-        params.n_outputs_max = kv_sequences
+        params.n_outputs_max = params.n_seq_max
         params.n_threads = params.n_threads_batch = threads
         params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO
-        params.kv_unified = True
+        params.kv_unified = not split
         handle = llama_cpp.llama_init_from_model(weights.handle, params)
         if not handle:
             reason = native_log.errors() or "no reason was given"
@@ -177,7 +183,8 @@ class Context:
     def decode(self, chunks: Sequence[Chunk]) -> int:
         """Compute the chunks. Returns DECODED, NO_CELLS (nothing changed), or llama.cpp's error code.
 
-        With an `attention_tile`, in the passes of `in_passes`; else in one.
+        With an `attention_tile`, in the passes of `in_passes`; else in one. In a split cache the chunks must be in the
+        order of their `rank`.
         """
         self._gathered = None
         passes = in_passes([len(chunk.tokens) for chunk in chunks], self._attention_tile)
@@ -206,7 +213,7 @@ class Context:
             end = count + len(chunk.tokens)
             self._token[count:end] = chunk.tokens
             self._position[count:end] = range(chunk.start, chunk.start + len(chunk.tokens))
-            self._slot[count:end] = chunk.slot
+            self._slot[count:end] = self.rank(chunk.slot)
             self._wants_logits[end - 1] = chunk.wants_logits
             count = end
         self._batch.n_tokens = count
@@ -222,19 +229,51 @@ class Context:
         pointer = llama_cpp.llama_get_logits(self._handle)
         return np.ctypeslib.as_array(pointer, shape=(rows, self._vocab_size))
 
+    def rank(self, slot: int) -> int:
+        """Where the sequence lies among all in the cache."""
+        return slot if self._streams is None else self._streams.of(slot)
+
     def change(self, operations: Sequence[Operation]) -> None:
         """Carry out the operations on the cells. Raises EngineError if the cache cannot."""
+        if self._streams is not None:
+            self._change_streams(self._streams.change(operations))
+            return
         for operation in operations:
-            if isinstance(operation, Share):
-                llama_cpp.llama_memory_seq_cp(
-                    self._memory, operation.source, operation.target, operation.start, operation.end
-                )
-            elif not llama_cpp.llama_memory_seq_rm(self._memory, operation.sequence, operation.start, operation.end):
-                raise EngineError(f"llama.cpp cannot free part of a sequence: {operation}")
+            if isinstance(operation, Remove):
+                self._remove(operation)
+            elif isinstance(operation, Share):
+                self._share(operation.source, operation.target, 0, operation.end)
+            else:
+                self._remove(Remove(operation.target, operation.start, operation.end))
+                self._share(operation.source, operation.target, operation.start, operation.end)
+
+    def compact(self, running: Iterable[int]) -> None:
+        """Bring the running sequences side by side, where that makes a pass over them faster."""
+        if self._streams is not None:
+            self._change_streams(self._streams.compact(running))
+
+    def _change_streams(self, operations: Sequence[StreamOperation]) -> None:
+        for operation in operations:
+            if isinstance(operation, Copy):
+                # llama.cpp copies nothing but all of a stream, when the next pass begins.
+                self._share(operation.source, operation.target, -1, -1)
+                if operation.length is not None:
+                    self._remove(Remove(operation.target, operation.length))
+            else:
+                self._remove(operation)
+
+    def _share(self, source: int, target: int, start: int, end: int) -> None:
+        llama_cpp.llama_memory_seq_cp(self._memory, source, target, start, end)
+
+    def _remove(self, operation: Remove) -> None:
+        if not llama_cpp.llama_memory_seq_rm(self._memory, operation.sequence, operation.start, operation.end):
+            raise EngineError(f"llama.cpp cannot free part of a sequence: {operation}")
 
     def forget_all(self) -> None:
         """Free every cell."""
         llama_cpp.llama_memory_clear(self._memory, True)
+        if self._streams is not None:
+            self._streams.forget_all()
 
     def free(self) -> None:
         llama_cpp.llama_free(self._handle)

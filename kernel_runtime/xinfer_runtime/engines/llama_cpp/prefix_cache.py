@@ -24,7 +24,16 @@ class Remove:
 
 @dataclass(frozen=True)
 class Share:
-    """Let `target` have the cells that `source` has at positions `start` to `end`."""
+    """Let `target`, which is empty, have the first `end` cells of `source`."""
+
+    source: int
+    target: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Give up `target`'s cells at positions `start` to `end` for those of `source`, which are worth the same."""
 
     source: int
     target: int
@@ -32,7 +41,7 @@ class Share:
     end: int
 
 
-Operation = Remove | Share
+Operation = Remove | Share | Merge
 """A change of the KV cache. They must be made in their order, before the next forward pass."""
 
 
@@ -111,8 +120,12 @@ class PrefixCache:
         operations, self._operations = self._operations, []
         return operations
 
-    def match(self, tokens: Sequence[int], most: int) -> Match:
-        """The longest known prefix of the tokens, `most` tokens at most."""
+    def match(self, tokens: Sequence[int], most: int, least: int = 1) -> Match:
+        """The longest known prefix of the tokens, `most` tokens at most; none if that is fewer than `least`."""
+        longest = self._longest(tokens, most)
+        return longest if longest.length >= least else Match(self.root, None, 0)
+
+    def _longest(self, tokens: Sequence[int], most: int) -> Match:
         node = self.root
         while node.end < most:
             child = node.children.get(tokens[node.end])
@@ -141,7 +154,7 @@ class PrefixCache:
             return None
         sequence = self._free.pop()
         if node is not self.root:
-            self._operations.append(Share(self._holder(node), sequence, 0, node.end))
+            self._operations.append(Share(self._holder(node), sequence, node.end))
         self._running.add(sequence)
         return sequence, node
 
@@ -156,8 +169,7 @@ class PrefixCache:
                 return node
             common = _common(child.tokens, tokens[done:])
             node = child if common == len(child.tokens) else self._split(child, common)
-            self._operations.append(Remove(sequence, node.start, node.end))
-            self._operations.append(Share(self._holder(node), sequence, node.start, node.end))
+            self._operations.append(Merge(self._holder(node), sequence, node.start, node.end))
             self._pin_node(node)
             done += common
         rest = list(tokens[done:])

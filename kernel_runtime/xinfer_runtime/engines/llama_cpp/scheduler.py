@@ -24,7 +24,8 @@ class Limits:
     """`cells` in the KV cache, `slots` sequences at once, `token_budget` tokens per step (at least one per slot).
 
     `retained` cells at most are kept for later requests when nobody needs them; None shares no prefixes. The KV cache
-    has `kv_sequences`, at least one per slot; more of them let more ended requests be kept.
+    has `kv_sequences`, at least one per slot; more of them let more ended requests be kept. A common prefix of fewer
+    than `least_shared` tokens is computed again.
     """
 
     cells: int
@@ -32,6 +33,7 @@ class Limits:
     token_budget: int
     retained: int | None = None
     kv_sequences: int = 0
+    least_shared: int = 1
 
     def __post_init__(self) -> None:
         if not 1 <= self.slots <= self.token_budget or self.cells < 1:
@@ -114,6 +116,10 @@ class Scheduler:
     @property
     def running(self) -> int:
         return len(self._running)
+
+    @property
+    def running_slots(self) -> list[int]:
+        return [sequence.slot for sequence in self._running]
 
     @property
     def waiting(self) -> int:
@@ -204,7 +210,9 @@ class Scheduler:
             sequence = self._waiting[0]
             # The last token is always computed, for its logits; tokens to be computed singly are not taken from others.
             most = len(sequence.tokens) - 1
-            match = self._cache.match(sequence.tokens, min(most, sequence.singly_from or most))
+            match = self._cache.match(
+                sequence.tokens, min(most, sequence.singly_from or most), self._limits.least_shared
+            )
             if self._cache.sharing and self._is_computing_more(sequence, match.length):
                 return
             # Leave every running sequence a few cells to grow, or the newcomer is preempted before it has said

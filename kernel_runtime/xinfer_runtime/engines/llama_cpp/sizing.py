@@ -1,6 +1,7 @@
 """How large a KV cache a model gets: arithmetic shared by the memory forecast and the engine, so that both agree.
 
-A *cell* holds the keys and values of one token in every layer. Cells are shared by all sequences (llama.cpp's unified
+A *cell* holds the keys and values of one token in every layer. Where there is room for every sequence at full length,
+each has cells of its own (a split cache, see `streams`). Else cells are shared by all sequences (llama.cpp's unified
 cache), so a replica can hold one long conversation or many short ones.
 """
 
@@ -22,10 +23,13 @@ CPU_RETAINED_CELLS = 8192
 """Cells kept for later requests at most, on CPUs: a pass goes over the cells of all sequences, if only to skip them.
 8,000 cells that nobody needs make a step of the demo model 0.1 ms (one request) to 1.2 ms (16) longer."""
 
+WORTH_COPYING = 16
+"""Tokens of a common prefix from which on a split cache copies it: a copy moves a sequence's cells, used or not."""
+
 _RETAINED_SEQUENCES = 8, 64
 """So many ended requests can be kept, at least and at most. llama.cpp keeps room for a row of logits for each."""
 
-_MOST_KV_SEQUENCES = 256
+MOST_KV_SEQUENCES = 256
 """llama.cpp knows no more in one context."""
 
 _CELL_TARGET = 32768
@@ -48,11 +52,22 @@ class CacheShape:
 
 @dataclass(frozen=True)
 class CacheSize:
-    """`context_length` tokens at most in one sequence, `cells` in all sequences together."""
+    """`context_length` tokens at most in one sequence, `cells` in all sequences together, `split` among them or not."""
 
     context_length: int
     max_sequences: int
     cells: int
+    split: bool = False
+
+    @property
+    def usable_cells(self) -> int:
+        """Cells without those of the stream that a split cache has besides those of the sequences."""
+        return self.cells - self.attended_cells if self.split else self.cells
+
+    @property
+    def attended_cells(self) -> int:
+        """Cells that the attention of one token may have to go over."""
+        return self.cells // (self.max_sequences + 1) if self.split else self.cells
 
 
 def default_context_length(trained_context: int) -> int:
@@ -70,23 +85,32 @@ def choose(
     """
     length = context_length or default_context_length(trained_context)
     sequences = max_sequences or DEFAULT_MAX_SEQUENCES
-    affordable = _BYTES_TARGET // max(shape.bytes_per_cell, 1)
-    cells = max(length, min(sequences * length, _CELL_TARGET, affordable))
-    return CacheSize(length, sequences, -(-cells // _CELL_ALIGNMENT) * _CELL_ALIGNMENT)
+    affordable = min(_CELL_TARGET, _BYTES_TARGET // max(shape.bytes_per_cell, 1))
+    stream = _aligned(length)
+    if 1 < sequences < MOST_KV_SEQUENCES and sequences * stream <= affordable:
+        return CacheSize(length, sequences, (sequences + 1) * stream, split=True)
+    return CacheSize(length, sequences, _aligned(max(length, min(sequences * length, affordable))))
 
 
-def kv_sequences(max_sequences: int, sharing: bool) -> int:
-    """How many sequences the KV cache has: those that run, and as many more as ended requests may be kept."""
-    if not sharing:
+def _aligned(cells: int) -> int:
+    return -(-cells // _CELL_ALIGNMENT) * _CELL_ALIGNMENT
+
+
+def kv_sequences(max_sequences: int, sharing: bool, split: bool = False) -> int:
+    """How many sequences the KV cache has: those that run, and as many more as ended requests may be kept.
+
+    In a split cache only those that run: each more would cost as many cells as it may have tokens.
+    """
+    if not sharing or split:
         return max_sequences
     least, most = _RETAINED_SEQUENCES
     wanted = max_sequences + min(max(max_sequences, least), most)
     # A power of two: llama.cpp makes room for passes of a multiple of this many tokens.
-    return max(max_sequences, min(1 << (wanted - 1).bit_length(), _MOST_KV_SEQUENCES))
+    return max(max_sequences, min(1 << (wanted - 1).bit_length(), MOST_KV_SEQUENCES))
 
 
-def retained_cells(cells: int, on_gpu: bool, sharing: bool) -> int | None:
+def retained_cells(cells: int, on_gpu: bool, sharing: bool, split: bool = False) -> int | None:
     """How many cells that nobody needs are kept for later requests, None where prefixes are not shared."""
     if not sharing:
         return None
-    return cells if on_gpu else min(cells, CPU_RETAINED_CELLS)
+    return cells if on_gpu or split else min(cells, CPU_RETAINED_CELLS)
