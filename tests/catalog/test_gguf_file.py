@@ -77,9 +77,25 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         (gguf([array("k", 8, 50, b"")], [], 400), "architecture"),
         (gguf([text("general.name", "x")], [], 0), "architecture"),
         (gguf([*LLAMA, u32("general.alignment", 0)], TENSORS, DATA_BYTES), "alignment"),
+        (gguf([*LLAMA, u32("general.alignment", 48)], TENSORS, DATA_BYTES), "alignment is 48"),
+        (gguf([*LLAMA, text("general.alignment", "32")], TENSORS, DATA_BYTES), "is of type 8"),
+        (gguf([*LLAMA, u32("k", 1), u32("k", 2)], TENSORS, DATA_BYTES), "has 'k' twice"),
+        (gguf([*LLAMA, u32("", 1)], TENSORS, DATA_BYTES), "empty key"),
+        (gguf([*LLAMA, array("k", 8, 2**23 + 1, b"")], TENSORS, 2**25), "more than 8388608 texts"),
         (gguf(LLAMA, [string("t") + struct.pack("<I", 200)], 0), "200 dimensions"),
         (gguf(LLAMA, [tensor("t", (2**40, 2**40), 0, 0)], 0), "impossible shape"),
+        (gguf(LLAMA, [tensor("t", (8, 0), 0, 0)], 0), "impossible shape"),
+        (gguf(LLAMA, [tensor("t" * 64, (8,), 0, 0)], 32), "name of 64 bytes"),
+        (gguf(LLAMA, [tensor("", (8,), 0, 0)], 32), "name of 0 bytes"),
+        (gguf(LLAMA, [tensor("t", (8,), 0, 0), tensor("t", (8,), 0, 32)], 64), "'t' is there twice"),
+        (gguf(LLAMA, [tensor("t", (8,), 4, 0)], 64), "of type 4, which is not known"),
+        (gguf(LLAMA, [tensor("t", (2**31,), 2**31, 0)], 64), "which is not known"),
+        (gguf(LLAMA, [tensor("t", (40, 2), 8, 0)], 400), "rows of 40 elements, which Q8_0 cannot hold"),
+        (gguf(LLAMA, [tensor("blk.0.attn_q.weight", (64, 2), 26, 0)], 512), "I32, which a model cannot compute with"),
+        (gguf(LLAMA, [tensor("blk.0.attn_norm.weight", (64,), 8, 0)], 96), "vectors are not quantized"),
         (gguf(LLAMA, [tensor("t", (8,), 0, 2**60)], 0), "truncated"),
+        (gguf(LLAMA, [tensor("t", (8,), 0, 16)], 96), "where the tensors before it end at 0"),
+        (gguf(LLAMA, [tensor("t", (8,), 0, 0), tensor("u", (8,), 0, 0)], 64), "the tensors before it end at 32"),
         (gguf(LLAMA, TENSORS, DATA_BYTES - 1), "truncated"),
     ],
 )
@@ -105,10 +121,20 @@ def test_whatever_is_in_a_file_it_is_read_or_refused(write: Write, llama_bytes: 
     assert file.weight_bytes <= len(raw)
 
 
-def test_the_sizes_of_tensor_types_are_those_of_the_format() -> None:
-    for number, (name, block, size) in TENSOR_TYPES.items():
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(share=st.floats(0, 1, exclude_max=True))
+def test_a_truncated_file_is_always_refused(write: Write, llama_bytes: bytes, share: float) -> None:
+    with pytest.raises(ModelFileError):
+        read_gguf(write(llama_bytes[: int(share * len(llama_bytes))]))
+
+
+def test_the_tensor_types_are_those_of_the_format() -> None:
+    kinds = {int(each) for each in reference.GGMLQuantizationType}
+    inner = {9, 15}  # Q8_1 and Q8_K, which llama.cpp uses between operations and no file has.
+    assert kinds - inner <= set(TENSOR_TYPES)
+    for number in kinds - inner:
         kind = reference.GGMLQuantizationType(number)
-        assert (kind.name, reference.GGML_QUANT_SIZES[kind]) == (name, (block, size))
+        assert TENSOR_TYPES[number] == (kind.name, *reference.GGML_QUANT_SIZES[kind])
 
 
 def test_the_names_of_file_types_are_those_of_the_format() -> None:

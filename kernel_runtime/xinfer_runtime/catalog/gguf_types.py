@@ -31,8 +31,17 @@ TENSOR_TYPES: dict[int, tuple[str, int, int]] = {
     34: ("TQ1_0", 256, 54),
     35: ("TQ2_0", 256, 66),
     39: ("MXFP4", 32, 17),
+    40: ("NVFP4", 64, 36),
+    41: ("Q1_0", 128, 18),
+    42: ("Q2_0", 64, 18),
 }
 """Name, elements per block, bytes per block."""
+
+VECTORS = frozenset({0, 1, 30})
+"""Types of norms and biases: F32, F16, BF16."""
+
+NUMBERS = frozenset({24, 25, 26, 27, 28})
+"""Types that are plain numbers and no weights: integers and F64."""
 
 FILE_TYPES: dict[int, str] = {
     0: "F32",

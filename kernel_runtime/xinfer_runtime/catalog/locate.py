@@ -18,7 +18,7 @@ def locate(spec: ModelSpec) -> Path:
     if not is_file:
         what = "is no file" if path.exists() else "does not exist"
         raise ModelFileError(f"{path} {what} on this node", param="model_path")
-    return path.resolve()
+    return path.absolute()
 
 
 def _packaged(spec: ModelSpec) -> Path:
