@@ -20,7 +20,6 @@ from jupyter_xinfer.auth.ledger import Ledger, tokens_by_caller
 from jupyter_xinfer.auth.limits import DAY, Limiter
 from jupyter_xinfer.auth.meter import Meter
 from jupyter_xinfer.auth.runtime_key import RuntimeKey
-from jupyter_xinfer.auth.shape import is_key
 from jupyter_xinfer.banner import banner
 from jupyter_xinfer.handlers.routes import routes
 from jupyter_xinfer.metrics import Metrics
@@ -83,7 +82,8 @@ class XinferApp(ExtensionApp):
             credentials=self._credentials(),
             launch_timeout=self.launch_timeout,
         )
-        gate = Gate(self.runtime_key, KeyRing(KeyStore(home), self.log), self._users())
+        provider = self._server.identity_provider
+        gate = Gate(self.runtime_key, KeyRing(KeyStore(home), self.log), self._users(), lambda: provider.token)
         ledger = Ledger(home, self.log)
         midnight = time.time() // DAY * DAY
         meter = Meter(Limiter(tokens_by_caller(ledger.rows(midnight))), ledger)
@@ -169,8 +169,6 @@ class XinferApp(ExtensionApp):
 
     def _users(self) -> AuthConfig | None:
         """The users of `auth_config`. A mistake in the file ends the server: it must not run with fewer doors shut."""
-        if is_key(self._server.identity_provider.token):
-            self.log.warning("Jupyter's token begins with 'sk-', as API keys do: xinfer's routes will not accept it.")
         if not self.auth_config:
             return None
         try:

@@ -200,3 +200,11 @@ def test_only_our_shapes_are_ours(gate: Gate) -> None:
     for credential in ("", "0123456789abcdef" * 4, theirs, "eyJ.eyJ.x", "eyJ." + "A" * 5000 + ".x", "eyJ.$$.x"):
         assert not gate.recognises(credential)
     assert gate.recognises("sk-anything")
+
+
+def test_a_jupyter_token_that_looks_like_a_key_is_jupyters(tmp_path: Path) -> None:
+    ring = KeyRing(KeyStore(tmp_path), logging.getLogger(__name__))
+    gate = Gate(RuntimeKey(), ring, jupyter_token=lambda: "sk-of-jupyter")
+
+    assert not gate.recognises("sk-of-jupyter")
+    assert gate.recognises("sk-of-jupyter2")

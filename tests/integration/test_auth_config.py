@@ -14,6 +14,7 @@ from tests.conftest import XinferServer, start_server
 SECRET = "0123456789abcdef" * 4
 PASSWORD = "a-password-of-no-value"
 KEY = "sk-35tkasdyGLYMy"
+JUPYTER_TOKEN = "sk-looks-like-a-key-and-is-none"
 
 
 def write(path: Path, **auth: Any) -> Path:
@@ -30,7 +31,9 @@ def write(path: Path, **auth: Any) -> Path:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[XinferServer]:
     folder = tmp_path_factory.mktemp("auth")
-    running = start_server(folder, "--auth-config", str(write(folder / "auth.json")))
+    options = ["--auth-config", str(write(folder / "auth.json")), f"--IdentityProvider.token={JUPYTER_TOKEN}"]
+    running = start_server(folder, *options)
+    running.token = JUPYTER_TOKEN
     try:
         yield running
     finally:
@@ -80,8 +83,10 @@ def test_a_user_with_only_a_key_has_his_permissions(server: XinferServer) -> Non
     assert "`models:stop`" in refused.json()["detail"]
 
 
-def test_jupyters_token_works_beside_the_users(server: XinferServer) -> None:
+def test_jupyters_token_opens_everything_though_it_looks_like_a_key(server: XinferServer) -> None:
     assert ask(server, server.token).status_code == 200
+    assert ask(server, server.token, route="api/kernels").status_code == 200
+    assert ask(server, server.token + "x").status_code == 401
 
 
 def test_no_secret_is_in_the_log_or_on_a_command_line(server: XinferServer) -> None:

@@ -1,12 +1,14 @@
 """The one place that decides who a credential belongs to.
 
-Ours are what begins with `sk-`, and JWTs that name us as their issuer. They never reach Jupyter's identity provider,
+Ours are what begins with `sk-` and is not Jupyter's own token, and JWTs that name us as their issuer. They never reach Jupyter's identity provider,
 and so neither JupyterHub; they open our routes only, and become no cookie. Everything else is Jupyter's and never gets
 here.
 """
 
+import hmac
 import re
 import time
+from collections.abc import Callable
 
 from jupyter_xinfer.auth.api_key import digest
 from jupyter_xinfer.auth.config import AuthConfig
@@ -21,18 +23,30 @@ _MADE_UP = re.compile(r"[0-9a-f]{32}")
 
 
 class Gate:
-    """Knows the service's own credentials: the runtime key, API keys of the store and of the file, and JWTs."""
+    """Knows the service's own credentials: the runtime key, API keys of the store and of the file, and JWTs.
 
-    def __init__(self, runtime_key: RuntimeKey, ring: KeyRing, config: AuthConfig | None = None) -> None:
+    `jupyter_token` gives the token of the Jupyter server, which an administrator may have chosen to look like a key.
+    """
+
+    def __init__(
+        self,
+        runtime_key: RuntimeKey,
+        ring: KeyRing,
+        config: AuthConfig | None = None,
+        jupyter_token: Callable[[], str] = str,
+    ) -> None:
         self.logins = Logins(config, ring)
         self._ring = ring
+        self._jupyter_token = jupyter_token
         self._runtime_key = runtime_key
         self._runtime_principal = Principal(kind="runtime_key", name="this server's kernels", permissions=EVERYTHING)
         self._users_by_digest = config.by_digest if config is not None else {}
 
     def recognises(self, credential: str) -> bool:
         """Whether the shape of `credential` makes it ours to check; says nothing about whether it is valid."""
-        return is_key(credential) or is_our_jwt(credential)
+        if not is_key(credential):
+            return is_our_jwt(credential)
+        return not hmac.compare_digest(credential.encode(), self._jupyter_token().encode())
 
     async def identify(self, credential: str) -> Principal:
         """The caller with this credential. Raises `AuthenticationRequired` for a wrong, expired or revoked one.
