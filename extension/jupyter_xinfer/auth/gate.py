@@ -1,8 +1,8 @@
 """The one place that decides who a credential belongs to.
 
-Ours are what begins with `sk-` and is not Jupyter's own token, and JWTs that name us as their issuer. They never reach Jupyter's identity provider,
-and so neither JupyterHub; they open our routes only, and become no cookie. Everything else is Jupyter's and never gets
-here.
+Ours are what begins with `sk-` and is not Jupyter's own token, and JWTs that name us as their issuer. They never reach
+Jupyter's identity provider, and so neither JupyterHub; they open our routes only, and become no cookie. Everything else
+is Jupyter's and never gets here.
 """
 
 import hmac
