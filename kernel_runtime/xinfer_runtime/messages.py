@@ -12,6 +12,29 @@ from msgspec import Struct
 from xinfer_runtime.errors import ErrorInfo
 
 
+class DryParams(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """DRY: a token that would go on with a repetition of n tokens, n at least `allowed_length`, loses
+    `multiplier * base ** (n - allowed_length)` of its logit. It looks at the last `penalty_last_n` tokens of prompt and
+    generated text, -1 for all; no repetition counts across one of the `sequence_breakers`.
+    """
+
+    multiplier: float
+    base: float = 1.75
+    allowed_length: int = 2
+    penalty_last_n: int = -1
+    sequence_breakers: tuple[str, ...] = ("\n", ":", '"', "*")
+
+
+class MirostatParams(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Mirostat, version `mode` (1 or 2), in place of the cuts: it steers towards tokens of `tau` bits of surprise, and
+    corrects itself by `eta` of the error after each.
+    """
+
+    mode: int
+    tau: float = 5.0
+    eta: float = 0.1
+
+
 class SamplingParams(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How the next token is chosen. Ranges are checked where requests enter (the HTTP protocol), not here.
 
@@ -28,6 +51,8 @@ class SamplingParams(Struct, frozen=True, kw_only=True, omit_defaults=True):
     xtc_probability: float = 0.0
     """How often XTC acts: it leaves of the tokens with at least `xtc_threshold` only the least probable."""
     xtc_threshold: float = 0.1
+    dry: DryParams | None = None
+    mirostat: MirostatParams | None = None
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
@@ -84,7 +109,8 @@ class GenerateRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A request to a replica. Exactly one of `messages`, `prompt` and `token_ids` is given.
 
     `resume` holds the token ids that an earlier replica already sent for this request: the engine goes on after them
-    and emits only what is new, with usage counted as if it had generated them itself.
+    and emits only what is new, with usage counted as if it had generated them itself. `resume_mu` is what the last of
+    its deltas said of Mirostat's state.
     """
 
     id: str
@@ -99,6 +125,7 @@ class GenerateRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     constraint: Constraint | None = None
     sampling: SamplingParams = SamplingParams()
     resume: tuple[int, ...] = ()
+    resume_mu: float | None = None
 
 
 class FinishReason(StrEnum):
@@ -143,6 +170,8 @@ class Delta(Struct, frozen=True, array_like=True):
     """As many as `token_ids` where they were asked for, else none."""
     reasoning: str = ""
     """Thoughts before the answer, of models that mark them; not part of `text`."""
+    mirostat_mu: float | None = None
+    """Mirostat's state after these tokens, where it is in use: what another replica needs beside them."""
 
     @property
     def last(self) -> bool:

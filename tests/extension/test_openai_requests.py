@@ -10,7 +10,7 @@ from jupyter_xinfer.protocol.decoding import decode
 from jupyter_xinfer.protocol.openai_requests import ChatRequest, CompletionRequest
 from jupyter_xinfer.protocol.responses_requests import ResponsesRequest
 from xinfer_runtime.errors import InvalidRequest
-from xinfer_runtime.messages import GenerateRequest, SamplingParams
+from xinfer_runtime.messages import DryParams, GenerateRequest, MirostatParams, SamplingParams
 
 USER = {"role": "user", "content": "Hello!"}
 WEATHER = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}
@@ -72,6 +72,13 @@ def completions(**fields: Any) -> list[GenerateRequest]:
         ({"modalities": ["text", "audio"]}, "modalities"),
         ({"tools": [{"type": "function", "function": {}}]}, "tools[0].function.name"),
         ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"dry_multiplier": -1}, "dry_multiplier"),
+        ({"dry_base": 0.5}, "dry_base"),
+        ({"dry_multiplier": 1, "dry_sequence_breakers": [""]}, "dry_sequence_breakers"),
+        ({"dry_multiplier": 1, "dry_sequence_breakers": ["x" * 41]}, "dry_sequence_breakers"),
+        ({"dry_multiplier": 1, "dry_sequence_breakers": ["x"] * 33}, "dry_sequence_breakers"),
+        ({"mirostat_mode": 3}, "mirostat_mode"),
+        ({"mirostat_tau": 0}, "mirostat_tau"),
         ({"surprise": 1}, "surprise"),
     ],
 )
@@ -126,6 +133,23 @@ def test_sampling_parameters_beyond_openais_reach_the_replica() -> None:
 
     assert (sampling.typical_p, sampling.xtc_probability, sampling.xtc_threshold) == (0.5, 0.25, 0.2)
     assert chat(xtc_probability=0.1).sampling.xtc_threshold == SamplingParams().xtc_threshold  # Stated twice.
+
+
+def test_dry_and_mirostat_reach_the_replica() -> None:
+    assert chat().sampling.dry is None
+    assert chat(dry_multiplier=0, dry_base=2.0).sampling.dry is None
+    assert chat(dry_multiplier=0.8).sampling.dry == DryParams(multiplier=0.8)
+    everything = chat(
+        dry_multiplier=0.8, dry_base=2, dry_allowed_length=3, dry_penalty_last_n=50, dry_sequence_breakers=["\n", "."]
+    ).sampling.dry
+    assert everything == DryParams(
+        multiplier=0.8, base=2, allowed_length=3, penalty_last_n=50, sequence_breakers=("\n", ".")
+    )
+    assert chat(mirostat_mode=0, mirostat_tau=2).sampling.mirostat is None
+    assert chat(mirostat_mode=2).sampling.mirostat == MirostatParams(mode=2)
+    assert chat(mirostat_mode=1, mirostat_tau=3, mirostat_eta=0.2).sampling.mirostat == MirostatParams(
+        mode=1, tau=3, eta=0.2
+    )
 
 
 def test_max_completion_tokens_is_the_newer_name_of_max_tokens() -> None:

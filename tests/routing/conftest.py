@@ -94,6 +94,7 @@ class CountingEngine(Engine):
             token_ids=(int(request.prompt or 0) * 1000 + index,),
             finish_reason=FinishReason.LENGTH if last else None,
             usage=Usage(1, limit) if last else None,
+            mirostat_mu=float(index),
         )
 
 

@@ -17,3 +17,8 @@ def test_the_end_of_the_last_delta_is_the_end_of_the_merged_one() -> None:
     call = ToolCall(id="1", name="f", arguments="{}")
     merged = merge([Delta("a", "x", (1,), tool_calls=(call,)), Delta("a", "", (), FinishReason.STOP, Usage(3, 1))], "a")
     assert merged == Delta("a", "x", (1,), FinishReason.STOP, Usage(3, 1), (call,))
+
+
+def test_the_newest_state_of_mirostat_is_kept() -> None:
+    deltas = [Delta("a", "x", (1,), mirostat_mu=3.0), Delta("a", "y", (2,), mirostat_mu=2.5), Delta("a", "", ())]
+    assert merge(deltas, "a").mirostat_mu == 2.5

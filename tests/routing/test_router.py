@@ -106,7 +106,9 @@ async def test_a_stream_waits_for_its_only_replica_to_restart(
     restarted = await start_replica("m-0", "a new token")
     table.show(restarted.row)
     assert tokens_of(await task) == list(range(1000, 1060))
-    assert len(restarted.engine.submitted[0].resume) >= 5
+    resumed = restarted.engine.submitted[0]
+    assert len(resumed.resume) >= 5
+    assert resumed.resume_mu == len(resumed.resume) - 1
 
 
 async def test_what_a_caller_gave_to_resume_comes_before_what_was_sent(

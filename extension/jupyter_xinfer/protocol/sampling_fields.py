@@ -1,13 +1,13 @@
 """How the next token is chosen: the fields that all of OpenAI's generating routes have in common."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta, Struct
 
 from jupyter_xinfer.protocol.structured_output import GuidedFields
 from xinfer_runtime.errors import InvalidRequest
-from xinfer_runtime.messages import SamplingParams
+from xinfer_runtime.messages import DryParams, MirostatParams, SamplingParams
 
 Temperature = Annotated[float, Meta(ge=0, le=2)]
 Probability = Annotated[float, Meta(ge=0, le=1)]
@@ -17,6 +17,9 @@ PositiveInt = Annotated[int, Meta(ge=1)]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 MAX_STOP_STRINGS = 16
 MAX_BIASES = 1024
+MAX_BREAKERS = 32
+MAX_BREAKER_BYTES = 40
+"""llama.cpp and koboldcpp cut longer ones off."""
 MAX_CHOICES = 128
 """Choices that one request may ask for, over all of its prompts: OpenAI's bound of `n`."""
 
@@ -40,6 +43,14 @@ class SamplingFields(GuidedFields, kw_only=True, forbid_unknown_fields=True):
     typical_p: Probability | None = None
     xtc_probability: Probability | None = None
     xtc_threshold: Probability | None = None
+    dry_multiplier: Annotated[float, Meta(ge=0, le=100)] | None = None
+    dry_base: Annotated[float, Meta(ge=1, le=100)] | None = None
+    dry_allowed_length: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
+    dry_penalty_last_n: Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None = None
+    dry_sequence_breakers: list[str] | None = None
+    mirostat_mode: Literal[0, 1, 2] | None = None
+    mirostat_tau: Annotated[float, Meta(gt=0, le=100)] | None = None
+    mirostat_eta: Annotated[float, Meta(ge=0, le=10)] | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
@@ -78,6 +89,8 @@ class SamplingFields(GuidedFields, kw_only=True, forbid_unknown_fields=True):
             typical_p=1.0 if self.typical_p is None else self.typical_p,
             xtc_probability=self.xtc_probability or 0.0,
             xtc_threshold=0.1 if self.xtc_threshold is None else self.xtc_threshold,
+            dry=self._dry(),
+            mirostat=self._mirostat(),
             presence_penalty=self.presence_penalty or 0.0,
             frequency_penalty=self.frequency_penalty or 0.0,
             repetition_penalty=self.repetition_penalty or 1.0,
@@ -87,6 +100,38 @@ class SamplingFields(GuidedFields, kw_only=True, forbid_unknown_fields=True):
             ignore_eos=bool(self.ignore_eos),
             logit_bias=self._biases(),
             logprobs=logprobs,
+        )
+
+    def _dry(self) -> DryParams | None:
+        if not self.dry_multiplier or self.dry_penalty_last_n == 0:
+            return None
+        breakers = self.dry_sequence_breakers
+        if breakers is not None and len(breakers) > MAX_BREAKERS:
+            raise InvalidRequest(
+                f"`dry_sequence_breakers` takes at most {MAX_BREAKERS} texts.", param="dry_sequence_breakers"
+            )
+        for text in breakers or ():
+            if not 0 < len(text.encode("utf-8", errors="replace")) <= MAX_BREAKER_BYTES:
+                raise InvalidRequest(
+                    f"`dry_sequence_breakers` has texts of 1 to {MAX_BREAKER_BYTES} bytes; {text[:60]!r} is none.",
+                    param="dry_sequence_breakers",
+                )
+        given: dict[str, Any] = {
+            "base": self.dry_base,
+            "allowed_length": self.dry_allowed_length,
+            "penalty_last_n": self.dry_penalty_last_n,
+            "sequence_breakers": None if breakers is None else tuple(breakers),
+        }
+        return DryParams(
+            multiplier=self.dry_multiplier, **{name: value for name, value in given.items() if value is not None}
+        )
+
+    def _mirostat(self) -> MirostatParams | None:
+        if not self.mirostat_mode:
+            return None
+        given: dict[str, Any] = {"tau": self.mirostat_tau, "eta": self.mirostat_eta}
+        return MirostatParams(
+            mode=self.mirostat_mode, **{name: value for name, value in given.items() if value is not None}
         )
 
     def _stop_strings(self) -> tuple[str, ...]:

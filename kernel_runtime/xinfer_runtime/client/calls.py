@@ -47,6 +47,17 @@ class Sampling(TypedDict, total=False):
     top_p: float
     top_k: int
     min_p: float
+    typical_p: float
+    xtc_probability: float
+    xtc_threshold: float
+    dry_multiplier: float
+    dry_base: float
+    dry_allowed_length: int
+    dry_penalty_last_n: int
+    dry_sequence_breakers: list[str]
+    mirostat_mode: int
+    mirostat_tau: float
+    mirostat_eta: float
     max_tokens: int
     stop: str | list[str]
     seed: int

@@ -24,4 +24,5 @@ def merge(deltas: Sequence[Delta], request_id: str) -> Delta:
         last.error,
         tuple(logprob for delta in deltas for logprob in delta.logprobs),
         "".join(delta.reasoning for delta in deltas),
+        next((delta.mirostat_mu for delta in reversed(deltas) if delta.mirostat_mu is not None), None),
     )

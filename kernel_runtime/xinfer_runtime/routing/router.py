@@ -90,13 +90,13 @@ class Router:
         within `wait`, or too many wait), ReplicaLost (none ready after deltas; or `LOSSES_LIMIT` replicas in a row were
         lost), RequestTooLarge, and what the engine says.
         """
-        tokens = list(request.resume)
+        tokens, mu = list(request.resume), request.resume_mu
         losses = 0
         begun = False
         while True:
             link = await self._ready_link(uid, begun=begun)
             try:
-                stream = link.submit(replace(request, resume=tuple(tokens)))
+                stream = link.submit(replace(request, resume=tuple(tokens), resume_mu=mu))
             except ReplicaLost:
                 continue
             breaker = self._breakers.setdefault(link.name, Breaker())
@@ -110,6 +110,7 @@ class Router:
                         answered = True
                         breaker.succeeded()
                     tokens.extend(delta.token_ids)
+                    mu = mu if delta.mirostat_mu is None else delta.mirostat_mu
                     losses = 0 if delta.token_ids else losses
                     if delta.error is not None:
                         if delta.text or delta.token_ids:

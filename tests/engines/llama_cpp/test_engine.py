@@ -7,8 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from xinfer_runtime.messages import ChatMessage, FinishReason, GenerateRequest, SamplingParams, Usage
+from xinfer_runtime.messages import (
+    ChatMessage,
+    DryParams,
+    FinishReason,
+    GenerateRequest,
+    MirostatParams,
+    SamplingParams,
+    Usage,
+)
 
 RunningEngine = Any
 PROMPTS = [f"{word} number {n}" for n in range(16) for word in ("prompt", "a much longer text with the", "x", "")]
@@ -151,6 +160,35 @@ async def test_a_resumed_request_goes_on_where_it_was_cut(
     assert running.tokens("rest") == whole[cut:]
     assert (last.usage, last.finish_reason) == (Usage(5, 30), FinishReason.LENGTH)
     assert running.text("whole").endswith(running.text("rest"))
+
+
+@pytest.mark.parametrize("cut", [1, 13, 29])
+@pytest.mark.parametrize("mode", [0, 1, 2])
+async def test_dry_and_mirostat_go_on_as_if_never_cut(
+    engines: Callable[[], RunningEngine], tiny_model: Path, cut: int, mode: int
+) -> None:
+    running = engines()
+    await running.load(tiny_model, engine_options={"prefix_cache": False})
+    sampling = SamplingParams(
+        seed=5,
+        max_tokens=40,
+        ignore_eos=True,
+        temperature=0.7,
+        dry=DryParams(multiplier=3.0, allowed_length=1, sequence_breakers=("!",)),
+        mirostat=MirostatParams(mode=mode, tau=3.0, eta=0.5) if mode else None,
+    )
+    request = GenerateRequest(id="whole", prompt="go and go and go", sampling=sampling)
+    deltas = await running.run(request)
+    whole = running.tokens("whole")
+    assert len(deltas) == len(whole)  # One a step, so that the cut is known.
+    mu = deltas[cut - 1].mirostat_mu
+    assert (mu is None) == (mode == 0)
+    await running.run(replace(request, id="rest", resume=tuple(whole[:cut]), resume_mu=mu))
+    assert running.tokens("rest") == whole[cut:]
+    if mode:
+        # Without the state the text is another one: so it is what carries over.
+        await running.run(replace(request, id="lost", resume=tuple(whole[:cut]), resume_mu=mu + 9))
+        assert running.deltas["lost"][-1].mirostat_mu != running.deltas["rest"][-1].mirostat_mu
 
 
 async def test_a_stop_string_ends_a_request_in_the_middle(running: RunningEngine) -> None:

@@ -13,6 +13,7 @@ from xinfer_runtime.engines.llama_cpp.constraint_compiler import ConstraintCompi
 from xinfer_runtime.engines.llama_cpp.constraint_grammar import PARAM
 from xinfer_runtime.engines.llama_cpp.detokenize import Detokenizer
 from xinfer_runtime.engines.llama_cpp.sampler import Sampler
+from xinfer_runtime.engines.llama_cpp.sequence_breakers import SequenceBreakers
 from xinfer_runtime.engines.llama_cpp.stop import StopMatcher
 from xinfer_runtime.errors import InvalidRequest
 from xinfer_runtime.messages import Delta, FinishReason, GenerateRequest, TokenLogprob, Usage
@@ -29,6 +30,7 @@ class TokenFacts:
     end_of_generation: frozenset[int]
     context_length: int
     constraints: ConstraintCompiler | None = None
+    breakers: SequenceBreakers | None = None
     template: str = ""
     """The chat template's source, which shows how the model writes tool calls and thoughts."""
 
@@ -47,7 +49,8 @@ class Generation:
         self.finish_reason: FinishReason | None = None
         seed = sampling.seed if sampling.seed is not None else secrets.randbits(64)
         constraint = _constraint(request, facts)
-        self.sampler = Sampler(sampling, seed, prompt, constraint)
+        breakers = facts.breakers.of(sampling.dry.sequence_breakers) if sampling.dry and facts.breakers else None
+        self.sampler = Sampler(sampling, seed, prompt, constraint, breakers=breakers, mu=request.resume_mu)
         room = facts.context_length - len(prompt)
         self._limit = room if sampling.max_tokens is None else min(sampling.max_tokens, room)
         self._facts = facts
@@ -120,6 +123,7 @@ class Generation:
             tool_calls=output.calls,
             logprobs=logprobs,
             reasoning=output.reasoning,
+            mirostat_mu=self.sampler.mirostat.mu if self.sampler.mirostat is not None else None,
         )
 
 

@@ -16,6 +16,7 @@ from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.engines.llama_cpp.passes import ATTENTION_TILE
 from xinfer_runtime.engines.llama_cpp.prompt import PromptBuilder
 from xinfer_runtime.engines.llama_cpp.scheduler import Limits
+from xinfer_runtime.engines.llama_cpp.sequence_breakers import SequenceBreakers
 from xinfer_runtime.errors import InvalidRequest
 from xinfer_runtime.messages import ModelInfo, ModelSpec
 
@@ -130,6 +131,7 @@ def _with_context(weights: Weights, size: sizing.CacheSize, budget: int, options
             vocabulary.end_of_generation,
             length,
             constraints,
+            SequenceBreakers(vocabulary.spelling, vocabulary.size, vocabulary.tokens_of),
             template="\n".join(each.source for each in templates),
         ),
         info=ModelInfo(

@@ -1,9 +1,9 @@
 """From logits to tokens: greedy rows in one vectorised step, sampled rows by inverse transform with a resumable seed.
 
-The order is llama.cpp's default: logit bias, penalties, constraint, top-k, typical, top-p, min-p, XTC, temperature. The
-cuts act on the model's own distribution, so what counts as improbable does not depend on the temperature; that is what
-the settings published with GGUF models are tuned for. (OpenAI and vLLM apply temperature first: with temperatures above
-1 they keep more tokens.)
+The order is llama.cpp's default: bias, penalties, DRY, constraint, top-k, typical, top-p, min-p, XTC, temperature.
+The cuts act on the model's own distribution, so what counts as improbable does not depend on the temperature; that is
+what the settings published with GGUF models are tuned for. (OpenAI and vLLM apply temperature first: with temperatures
+above 1 they keep more tokens.) Mirostat comes after the temperature, in place of the other cuts.
 """
 
 from collections import Counter, deque
@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from xinfer_runtime.engines.llama_cpp.constraint import OutputConstraint
 from xinfer_runtime.engines.llama_cpp.cuts import cut
+from xinfer_runtime.engines.llama_cpp.dry import Breakers, Dry
 from xinfer_runtime.engines.llama_cpp.logprobs import Likelihood, likelihoods
+from xinfer_runtime.engines.llama_cpp.mirostat import Mirostat
 from xinfer_runtime.engines.llama_cpp.randomness import uniform
 from xinfer_runtime.engines.llama_cpp.ranking import pick
 from xinfer_runtime.messages import SamplingParams
@@ -36,9 +38,14 @@ class Sampler:
         seed: int,
         prompt: Sequence[int],
         constraint: OutputConstraint | None = None,
+        *,
+        breakers: Breakers | None = None,
+        mu: float | None = None,
     ) -> None:
         self.params = params
         self.constraint = constraint
+        self.mirostat = Mirostat(params.mirostat, mu) if params.mirostat is not None else None
+        self._dry = Dry(params.dry, breakers or {}, prompt) if params.dry is not None else None
         self.seed = seed
         self.draws = 0
         self._generated: Counter[int] = Counter()
@@ -62,17 +69,21 @@ class Sampler:
         if self._penalizes:
             self._generated[token] += 1
             self._recent.append(token)
+        if self._dry is not None:
+            self._dry.accept(token)
 
     @property
     def adjusts(self) -> bool:
         """Whether `adjust` does anything."""
-        return self._penalizes or self._biased is not None or self.constraint is not None
+        return self._penalizes or self._biased is not None or self._dry is not None or self.constraint is not None
 
     def adjust(self, logits: NDArray[np.float32]) -> None:
-        """Apply, in place, logit bias, penalties and the constraint to the logits (vocabulary,)."""
+        """Apply, in place, logit bias, penalties, DRY and the constraint to the logits (vocabulary,)."""
         if self._biased is not None:
             logits[self._biased] += self._bias
         self.penalize(logits)
+        if self._dry is not None:
+            self._dry.penalize(logits)
         if self.constraint is not None:
             self.constraint.rule_out(logits)
 
@@ -97,11 +108,21 @@ class Sampler:
 
     def draw(self, logits: NDArray[np.float32]) -> int:
         """A token from the logits (vocabulary,) after penalties."""
+        if self.mirostat is not None:
+            return self._draw_by_mirostat(logits, self.mirostat)
         chance = uniform(self.seed ^ _CUTS, self.draws) if self.params.xtc_probability > 0 else 1.0
         tokens, kept = cut(logits, self.params, chance)
         weights = np.exp((kept - kept.max()) / np.float32(max(self.params.temperature, _COLDEST)))
         index = pick(weights, uniform(self.seed, self.draws))
         return index if tokens is None else int(tokens[index])
+
+    def _draw_by_mirostat(self, logits: NDArray[np.float32], mirostat: Mirostat) -> int:
+        scaled = logits / np.float32(max(self.params.temperature, _COLDEST))
+        tokens = mirostat.cut(scaled)
+        kept = scaled[tokens]
+        index = pick(np.exp(kept - kept.max()), uniform(self.seed, self.draws))
+        mirostat.learn(kept, index)
+        return int(tokens[index])
 
 
 def sample(logits: NDArray[np.float32], samplers: Sequence[Sampler]) -> list[int | None]:

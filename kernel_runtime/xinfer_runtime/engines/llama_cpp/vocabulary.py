@@ -42,10 +42,14 @@ class Vocabulary:
 
         A control token is only recognised within one segment, which is how text can be kept from forming one.
         """
-        tokens = [token for segment in segments for token in self._tokenize(segment, parse_control)]
+        tokens = [token for segment in segments for token in self._tokenize(_encoded(segment), parse_control)]
         if self._prepends_bos and tokens[:1] != [self.bos]:
             tokens.insert(0, self.bos)
         return tokens
+
+    def tokens_of(self, text: bytes) -> list[int]:
+        """Tokens of a text in which nothing is a control token, and which need not be whole UTF-8 characters."""
+        return self._tokenize(text, parse_control=False)
 
     def pieces(self, tokens: Sequence[int]) -> bytes:
         """The bytes of the tokens, which need not be whole UTF-8 characters. Control tokens give nothing."""
@@ -58,13 +62,15 @@ class Vocabulary:
             known = self._pieces[token] = self._visible_control.get(token) or self._render(token)
         return known
 
+    def spelling(self, token: int) -> bytes:
+        """The bytes of one token, of control tokens too."""
+        return self._render(token, control=True)
+
     def _spelling(self, token: int) -> bytes:
         spelling: bytes | None = llama_cpp.llama_vocab_get_text(self._vocab, token)
         return spelling or b""
 
-    def _tokenize(self, text: str, parse_control: bool) -> list[int]:
-        # A lone surrogate cannot be text; it becomes a question mark as in any encoder that replaces.
-        raw = text.encode("utf-8", errors="replace")
+    def _tokenize(self, raw: bytes, parse_control: bool) -> list[int]:
         capacity = len(raw) + 8
         while True:
             tokens = (ctypes.c_int32 * capacity)()
@@ -75,11 +81,16 @@ class Vocabulary:
                 raise EngineError(f"llama.cpp could not tokenize a text of {len(raw)} bytes")
             capacity = -count
 
-    def _render(self, token: int) -> bytes:
+    def _render(self, token: int, control: bool = False) -> bytes:
         capacity = 64
         while True:
             buffer = ctypes.create_string_buffer(capacity)
-            length: int = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, capacity, 0, False)
+            length: int = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, capacity, 0, control)
             if length >= 0:
                 return buffer.raw[:length]
             capacity = -length
+
+
+def _encoded(text: str) -> bytes:
+    # A lone surrogate cannot be text; it becomes a question mark as in any encoder that replaces.
+    return text.encode("utf-8", errors="replace")
