@@ -11,7 +11,7 @@ from jupyter_server.auth.decorator import allow_unauthenticated
 from jupyter_server.base.handlers import APIHandler
 from jupyter_server.utils import ensure_async
 from tornado.iostream import StreamClosedError
-from tornado.web import HTTPError
+from tornado.web import HTTPError, stream_request_body
 
 from jupyter_xinfer.auth.permissions import ADMIN, AUTHENTICATED, PERMISSIONS, PUBLIC
 from jupyter_xinfer.auth.principal import NOBODY, Principal, set_current_principal
@@ -64,10 +64,14 @@ def endpoint(declared: Verb | str) -> Verb | Callable[[Verb], Verb]:
 def _endpoint(method: Verb, permission: str) -> Verb:
     @functools.wraps(method)
     async def run(self: "XinferHandler", *args: str) -> None:
+        self.take_body()
         self.task = asyncio.current_task()
         try:
             await method(self, *args)
-        except (asyncio.CancelledError, StreamClosedError):
+        except StreamClosedError:
+            # A write may find out before tornado tells.
+            self.client_gone = True
+        except asyncio.CancelledError:
             if not self.client_gone:
                 raise
         finally:
@@ -83,8 +87,13 @@ def permission_of(handler: type[Any], method: str) -> str:
     return declared
 
 
+@stream_request_body
 class XinferHandler(APIHandler):
-    """Base of our JSON routes. `auth_action` is what Jupyter's authorizer is asked, on the resource `xinfer`."""
+    """Base of our JSON routes. `auth_action` is what Jupyter's authorizer is asked, on the resource `xinfer`.
+
+    Who calls is known before the body is read: nothing is kept of a stranger's, nor of one that is too large. What is
+    refused is still read to its end, so that a client that writes all before it reads gets to see the answer.
+    """
 
     auth_resource = "xinfer"
     auth_actions: ClassVar[dict[str, str]] = {"GET": "read", "POST": "write", "DELETE": "write"}
@@ -96,8 +105,37 @@ class XinferHandler(APIHandler):
 
     def initialize(self, service: Service) -> None:
         self.service = service
+        self._chunks: list[bytes] = []
+        self._received = 0
+        self._refusal: XinferError | HTTPError | None = None
 
     async def prepare(self) -> None:  # type: ignore[override]
+        try:
+            await self._admit()
+        except (XinferError, HTTPError) as error:
+            verb = getattr(self, (self.request.method or "").lower(), None)
+            # Who asks before sending a body gets the answer now; and so does who uses a verb that we do not have.
+            if "Expect" in self.request.headers or not hasattr(verb, "permission"):
+                raise
+            self._refusal = error
+
+    def data_received(self, chunk: bytes) -> None:
+        self._received += len(chunk)
+        if self._received > MAX_BODY_BYTES and self._refusal is None:
+            self._refusal = _too_large()
+        if self._refusal is None:
+            self._chunks.append(chunk)
+        else:
+            self._chunks.clear()
+
+    def take_body(self) -> None:
+        """The body has come: `request.body` has it now. Raises the refusal of a request that is not let in."""
+        if self._refusal is not None:
+            raise self._refusal
+        self.request.body = b"".join(self._chunks)
+        self._chunks.clear()
+
+    async def _admit(self) -> None:
         """Let in whoever the gate or Jupyter knows and who may use this verb; nobody else gets past here."""
         needed = permission_of(type(self), self.request.method or "")
         set_current_principal(NOBODY)
@@ -119,8 +157,8 @@ class XinferHandler(APIHandler):
             self.principal.require(needed)
             set_current_principal(self.principal)
             self.service.note_activity()
-        if len(self.request.body) > MAX_BODY_BYTES:
-            raise RequestTooLarge(f"The request body is larger than {MAX_BODY_BYTES // 2**20} MiB.")
+        if int(self.request.headers.get("Content-Length", 0)) > MAX_BODY_BYTES:
+            raise _too_large()
 
     def _pass_jupyter_by(self) -> None:
         # Jupyter's prepare is not called: it would compare our keys with the server's token, or send them to the Hub,
@@ -158,6 +196,7 @@ class XinferHandler(APIHandler):
             raise PermissionDenied(f"You are not allowed to {action} {self.auth_resource} on this server.")
 
     def on_connection_close(self) -> None:
+        super().on_connection_close()
         self.client_gone = True
         if self.task is not None:
             self.task.cancel()
@@ -179,6 +218,10 @@ class XinferHandler(APIHandler):
         # The caller's mistakes are the caller's to read; only our own failures deserve a traceback in the log.
         if not isinstance(value, XinferError) or value.status == 500:
             super().log_exception(typ, value, tb)
+
+
+def _too_large() -> RequestTooLarge:
+    return RequestTooLarge(f"The request body is larger than {MAX_BODY_BYTES // 2**20} MiB.")
 
 
 def as_xinfer_error(status_code: int, exc_info: Any) -> XinferError:
