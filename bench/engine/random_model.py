@@ -1,7 +1,7 @@
 """Write a Llama with random weights as GGUF, for measurements: `python bench/engine/random_model.py 0.5b out.gguf`.
 
-What it says is noise, but it computes what a trained model of its shape computes. It has no end-of-text token that is
-likely, and prompts are given as token ids.
+What it says is noise, but it computes what a trained model of its shape computes. It never ends a text of its own
+accord when the choice is greedy, and prompts are given as token ids.
 """
 
 import argparse
@@ -29,8 +29,15 @@ SHAPES = {
 }
 
 
+QUANTIZATIONS = {
+    "f16": gguf.GGMLQuantizationType.F16,
+    "q8_0": gguf.GGMLQuantizationType.Q8_0,
+    "q4_0": gguf.GGMLQuantizationType.Q4_0,
+}
+
+
 def write(path: Path, shape: Shape, *, quantization: str = "f16", seed: int = 1) -> None:
-    """`quantization` is f16 or q8_0; norms stay f32."""
+    """`quantization` is one of `QUANTIZATIONS`; norms stay f32."""
     rng = np.random.default_rng(seed)
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("random")
@@ -51,10 +58,12 @@ def write(path: Path, shape: Shape, *, quantization: str = "f16", seed: int = 1)
     writer.add_token_merges(["t h"])
     writer.add_eos_token_id(shape.vocab - 1)
 
-    kind = {"f16": gguf.GGMLQuantizationType.F16, "q8_0": gguf.GGMLQuantizationType.Q8_0}[quantization]
+    kind = QUANTIZATIONS[quantization]
 
     def matrix(name: str, rows: int, columns: int) -> None:
         values = rng.standard_normal((rows, columns), dtype=np.float32) / np.sqrt(columns)
+        if name == "output.weight":
+            values[-1] = 0.0  # A logit of zero is never the largest, so the text does not end.
         writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
 
     def norm(name: str) -> None:
@@ -84,7 +93,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("shape", choices=SHAPES)
     parser.add_argument("path", type=Path)
-    parser.add_argument("--quantization", choices=("f16", "q8_0"), default="f16")
+    parser.add_argument("--quantization", choices=QUANTIZATIONS, default="f16")
     options = parser.parse_args()
     write(options.path, SHAPES[options.shape], quantization=options.quantization)
     print(f"{options.path}: {options.path.stat().st_size / 2**20:.0f} MiB")
