@@ -16,6 +16,7 @@ from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.engines.llama_cpp.passes import ATTENTION_TILE
 from xinfer_runtime.engines.llama_cpp.prompt import PromptBuilder
 from xinfer_runtime.engines.llama_cpp.scheduler import Limits
+from xinfer_runtime.engines.llama_cpp.thread_choice import ThreadChoice
 from xinfer_runtime.engines.llama_cpp.sequence_breakers import SequenceBreakers
 from xinfer_runtime.errors import InvalidRequest
 from xinfer_runtime.messages import ModelInfo, ModelSpec
@@ -93,7 +94,10 @@ def _in_steps(proceed: Proceed) -> Callable[[float], bool]:
 
 def _with_context(weights: Weights, size: sizing.CacheSize, budget: int, options: Options, on_gpu: bool) -> LoadedModel:
     length = min(size.context_length, options.kv_cells or size.cells)
-    threads = options.threads or threads_for(weights.bytes, usable_cores())
+    cores = usable_cores()
+    few = options.threads or threads_for(weights.bytes, cores)
+    # On a GPU the threads have next to nothing to do.
+    threads = ThreadChoice(few, few if options.threads or on_gpu else cores)
     sharing = options.prefix_cache and weights.shares_prefixes
     # Prefixes cannot be shared where a sequence is more than its cells, and then it may not be possible to move it.
     split = size.split and weights.shares_prefixes and options.kv_cells is None

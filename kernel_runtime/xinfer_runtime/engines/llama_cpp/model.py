@@ -5,6 +5,7 @@ Everything here belongs to one thread, except the `Vocabulary`. Nothing here dec
 
 import ctypes
 import re
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from xinfer_runtime.engines.llama_cpp import native_log
 from xinfer_runtime.engines.llama_cpp.passes import in_passes
 from xinfer_runtime.engines.llama_cpp.prefix_cache import Operation, Remove, Share
 from xinfer_runtime.engines.llama_cpp.streams import Copy, StreamOperation, Streams
+from xinfer_runtime.engines.llama_cpp.thread_choice import ThreadChoice
 from xinfer_runtime.engines.llama_cpp.vocabulary import Vocabulary
 from xinfer_runtime.errors import Cancelled, EngineError, InvalidRequest, ModelFileError
 
@@ -134,7 +136,7 @@ class Context:
         cells: int,
         kv_sequences: int,
         token_budget: int,
-        threads: int,
+        threads: ThreadChoice,
         attention_tile: int | None = None,
         split: bool = False,
     ) -> None:
@@ -145,7 +147,8 @@ class Context:
         params.n_seq_max = self._streams.count if self._streams is not None else kv_sequences
         # One row of logits per sequence: the default keeps room for a row per token, 300 MB with a large vocabulary.
         params.n_outputs_max = params.n_seq_max
-        params.n_threads = params.n_threads_batch = threads
+        self._thread_choice = threads
+        self._threads = params.n_threads = params.n_threads_batch = threads.threads(1)
         params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO
         params.kv_unified = not split
         handle = llama_cpp.llama_init_from_model(weights.handle, params)
@@ -217,7 +220,14 @@ class Context:
             self._wants_logits[end - 1] = chunk.wants_logits
             count = end
         self._batch.n_tokens = count
-        return int(llama_cpp.llama_decode(self._handle, self._batch))
+        threads = self._thread_choice.threads(count)
+        if threads != self._threads:
+            llama_cpp.llama_set_n_threads(self._handle, threads, threads)
+            self._threads = threads
+        started = time.perf_counter()
+        code = int(llama_cpp.llama_decode(self._handle, self._batch))
+        self._thread_choice.observe(count, threads, time.perf_counter() - started)
+        return code
 
     def logits(self, rows: int) -> NDArray[np.float32]:
         """Logits after the last `decode`, shape (rows, vocabulary): a row per chunk that wanted them, in their order.

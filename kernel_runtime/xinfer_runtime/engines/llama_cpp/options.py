@@ -10,7 +10,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Settings that only this engine has. None lets the engine choose."""
 
     threads: int | None = None
-    """CPU threads; by default those of `cores.threads_for`."""
+    """CPU threads; by default those of `cores.threads_for`, and for large passes what turns out to be fastest."""
     kv_cells: int | None = None
     """Tokens in the KV cache, all sequences together; see `sizing`."""
     token_budget: int | None = None
