@@ -1,10 +1,10 @@
 """The whole service beside its peers on the same GGUF files: `python bench/gguf/compare.py --llama-server PATH ...`.
 
 Every repeat starts each server in turn with the same file and threads, sends it the same loads, and stops it. The
-tables show medians over the repeats and the ratio to llama-server, which gets the best of its slot settings: as many
-slots as streams, or 16 for more. `--batched-bench` adds what llama.cpp itself reaches without a server, `--python` (one
-with `llama-cpp-python[server]`) its packaged server, `--example-server` its example server, `--long-prompts` clients that
-send 2,000 tokens now and then. Results go to a JSON file, and with `--plot` to a picture.
+tables show medians over the repeats; llama-server gets the best of its slot settings: as many slots as streams, or 16
+for more. `--batched-bench` adds what llama.cpp itself reaches without a server, `--python` (one with
+`llama-cpp-python[server]`) its packaged server, `--example-server` its example server. Results go to a JSON file, and
+with `--plot` to a picture.
 """
 
 import argparse

@@ -16,8 +16,8 @@ from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.engines.llama_cpp.passes import ATTENTION_TILE
 from xinfer_runtime.engines.llama_cpp.prompt import PromptBuilder
 from xinfer_runtime.engines.llama_cpp.scheduler import Limits
-from xinfer_runtime.engines.llama_cpp.thread_choice import ThreadChoice
 from xinfer_runtime.engines.llama_cpp.sequence_breakers import SequenceBreakers
+from xinfer_runtime.engines.llama_cpp.thread_choice import ThreadChoice
 from xinfer_runtime.errors import InvalidRequest
 from xinfer_runtime.messages import ModelInfo, ModelSpec
 

@@ -8,8 +8,8 @@ less can be faster by far. Which it is changes with the load of the machine, so 
 from dataclasses import dataclass
 
 _LARGE_PASS = 8
-"""Tokens from which on a pass may get another number of threads than usual. Below, the number of threads is fixed, since
-attention rounds differently with it: the same request alone gives the same text every time."""
+"""Tokens from which on a pass may get another number of threads. Below, the number is fixed, since attention rounds
+differently with it: the same request alone gives the same text every time."""
 
 _TRIAL_EVERY = 48
 """Passes of a size after which the numbers of threads that are not in use are tried again."""
