@@ -30,8 +30,9 @@ from xinfer_runtime.catalog.families import Family, find_family
 from xinfer_runtime.catalog.resolve import resolve
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.cluster.session import ClusterSession
-from xinfer_runtime.errors import Cancelled, EngineError, ModelNotFound, Unavailable, from_info
+from xinfer_runtime.errors import Cancelled, EngineError, InvalidRequest, ModelNotFound, Unavailable, from_info
 from xinfer_runtime.messages import Delta, GenerateRequest, LaunchRequest, ModelSpec, ModelStatus, Replica, ReplicaState
+from xinfer_runtime.routing.merge import whole
 from xinfer_runtime.routing.router import Router
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
@@ -188,6 +189,29 @@ class Service:
                 async for delta in deltas:
                     count.observe(delta)
                     yield delta
+
+    async def ask(self, uid: str, request: GenerateRequest) -> Delta:
+        """The answer to a request for which nothing is generated. It counts as a request, and costs no tokens."""
+        self._refuse_while_stopping()
+        self.status(uid)
+        if self._router is None:
+            raise Unavailable("The service is not connected to its cluster; try again in a moment.")
+        with self.meter.request(current_principal(), uid):
+            return await whole(self._router.generate(uid, request), request.id)
+
+    def named_or_only(self, name: str | None) -> str:
+        """`name`; or the only model that runs and that the caller may use, for clients that know of no names."""
+        if name:
+            return name
+        usable = [model["id"] for model in self.describe_all()]
+        if len(usable) != 1:
+            raise InvalidRequest(f"`model` is required: {len(usable)} models are running.", param="model")
+        return str(usable[0])
+
+    def context_length(self, uid: str) -> int:
+        """Tokens that one conversation may hold; 0 while no replica has said so."""
+        replicas = self.status(uid).replicas
+        return next((replica.info.context_length for replica in replicas if replica.info is not None), 0)
 
     def info(self) -> dict[str, Any]:
         """The body of `GET /xinfer/info`."""

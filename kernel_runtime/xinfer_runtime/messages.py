@@ -105,6 +105,15 @@ class ChatMessage(Struct, frozen=True, kw_only=True, omit_defaults=True):
     tool_call_id: str | None = None
 
 
+class Tokenization(Struct, frozen=True, omit_defaults=True):
+    """How a prompt that is only wanted as tokens becomes them."""
+
+    begin: bool = True
+    """Whether the token that begins a text comes first, where the model has one."""
+    control: bool = True
+    """Whether texts such as `<|im_end|>` in the prompt are control tokens."""
+
+
 class GenerateRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A request to a replica. Exactly one of `messages`, `prompt` and `token_ids` is given.
 
@@ -122,6 +131,12 @@ class GenerateRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     parse_tool_calls: bool = False
     """Whether tool calls in the output become `Delta.tool_calls` instead of text."""
     template_kwargs: dict[str, Any] = {}
+    suffix: str | None = None
+    """What comes after the text that is to be generated, which then fills the place between `prompt` and this."""
+    tokenize: Tokenization | None = None
+    """The answer is the prompt's tokens, in one delta; nothing is generated."""
+    detokenize: bool = False
+    """The answer is the text of `token_ids`, in one delta; nothing is generated."""
     constraint: Constraint | None = None
     sampling: SamplingParams = SamplingParams()
     resume: tuple[int, ...] = ()
@@ -172,6 +187,8 @@ class Delta(Struct, frozen=True, array_like=True):
     """Thoughts before the answer, of models that mark them; not part of `text`."""
     mirostat_mu: float | None = None
     """Mirostat's state after these tokens, where it is in use: what another replica needs beside them."""
+    pieces: tuple[bytes, ...] = ()
+    """What each of `token_ids` stands for, in the answer to a tokenization."""
 
     @property
     def last(self) -> bool:

@@ -27,7 +27,9 @@ def byte_symbols() -> list[str]:
     return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
 
 
-def write_model(path: Path, context_length: int = 512, template: str | None = TEMPLATE, seed: int = 1) -> Path:
+def write_model(
+    path: Path, context_length: int = 512, template: str | None = TEMPLATE, seed: int = 1, infill: bool = False
+) -> Path:
     width, layers, heads, kv_heads, inner = 64, 2, 4, 2, 128
     rng = np.random.default_rng(seed)
     symbols = byte_symbols()
@@ -38,6 +40,9 @@ def write_model(path: Path, context_length: int = 512, template: str | None = TE
         + [gguf.TokenType.USER_DEFINED] * 2
         + [gguf.TokenType.NORMAL]
     )
+    if infill:
+        tokens += ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"]
+        kinds += [gguf.TokenType.CONTROL] * 3
 
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("tiny")

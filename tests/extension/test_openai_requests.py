@@ -100,8 +100,10 @@ def test_a_refused_chat_request_names_the_field(fields: dict[str, Any], param: s
         ({"prompt": {"a": 1}}, "prompt"),
         ({"echo": True, "prompt": [1, 2]}, "echo"),
         ({"echo": True, "logprobs": 1}, "echo"),
-        ({"suffix": "x"}, "suffix"),
-        ({"best_of": 3}, "best_of"),
+        ({"suffix": "x", "prompt": [1, 2]}, "suffix"),
+        ({"best_of": 3, "stream": True}, "best_of"),
+        ({"best_of": 1, "n": 2}, "best_of"),
+        ({"best_of": 20, "prompt": ["a"] * 7}, "best_of"),
         ({"logprobs": 21}, "logprobs"),
     ],
 )
@@ -200,6 +202,19 @@ def test_tool_choice_none_hides_the_tools_from_the_model() -> None:
 @pytest.mark.parametrize("prompt", [[1, 2, 3], [[1, 2, 3]]])
 def test_a_prompt_may_be_token_ids(prompt: list[Any]) -> None:
     assert completion(prompt=prompt).token_ids == (1, 2, 3)
+
+
+def test_a_suffix_reaches_the_replica() -> None:
+    assert completion(suffix=")").suffix == ")"
+    assert completion(suffix="").suffix is None
+
+
+def test_best_of_makes_more_completions_than_choices_and_asks_how_probable_they_are() -> None:
+    requests = completions(best_of=4, n=2, prompt=["a", "b"])
+
+    assert [request.prompt for request in requests] == ["a"] * 4 + ["b"] * 4
+    assert all(request.sampling.logprobs == 0 for request in requests)
+    assert completion(best_of=2, n=2).sampling.logprobs is None
 
 
 def test_a_list_of_one_prompt_is_that_prompt() -> None:

@@ -1,7 +1,7 @@
 """Anthropic's Messages API."""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -12,8 +12,7 @@ from jupyter_xinfer.handlers.generate import GenerateHandler
 from jupyter_xinfer.protocol.anthropic_events import MessagesEncoder, anthropic_error_body
 from jupyter_xinfer.protocol.anthropic_requests import CountTokensRequest, MessagesRequest
 from jupyter_xinfer.protocol.decoding import decode
-from jupyter_xinfer.protocol.openai_responses import Encoder, Event
-from xinfer_runtime.messages import Delta
+from xinfer_runtime.messages import Tokenization
 
 
 class AnthropicHandler(GenerateHandler):
@@ -51,20 +50,6 @@ class MessagesHandler(AnthropicHandler):
         await self.run(body.model, chat.requests(message_id), encoder, stream=bool(body.stream))
 
 
-class _PromptLength(Encoder):
-    """The length of the prompt of a request that generates nothing."""
-
-    def __init__(self, request_id: str) -> None:
-        self.id = request_id
-
-    def whole(self, deltas: Sequence[Delta]) -> bytes:
-        usage = deltas[0].usage
-        return msgspec.json.encode({"input_tokens": usage.prompt_tokens if usage is not None else 0})
-
-    def chunks(self, index: int, delta: Delta) -> list[Event]:
-        raise NotImplementedError("the length of a prompt is not streamed")
-
-
 class CountTokensHandler(AnthropicHandler):
     name = "count_tokens"
 
@@ -74,5 +59,6 @@ class CountTokensHandler(AnthropicHandler):
         request_id = f"count-{uuid.uuid4().hex}"
         # The replica renders and tokenizes the prompt and has nothing to compute.
         [request] = body.as_chat().requests(request_id)
-        request = replace(request, sampling=replace(request.sampling, max_tokens=0))
-        await self.run(body.model, [request], _PromptLength(request_id), stream=False)
+        self.set_header("X-Request-ID", request_id)
+        delta = await self.service.ask(body.model, replace(request, tokenize=Tokenization()))
+        self.reply({"input_tokens": len(delta.token_ids)})

@@ -42,6 +42,7 @@ class CompletionHandler(GenerateHandler):
             body.model,
             echoes=body.echoes(),
             choices_per_prompt=body.n or 1,
+            candidates_per_prompt=body.candidates,
             include_usage=body.include_usage,
             logprobs=body.logprobs is not None,
         )

@@ -27,6 +27,7 @@ from jupyter_xinfer.handlers.registrations import (
 )
 from jupyter_xinfer.handlers.replicas import CancelHandler, ReplicaHandler, ReplicasHandler
 from jupyter_xinfer.handlers.responses import ResponsesHandler
+from jupyter_xinfer.handlers.tokens import DetokenizeHandler, TokenizeHandler
 from jupyter_xinfer.handlers.xinference import (
     AbortHandler,
     AddressHandler,
@@ -59,6 +60,10 @@ def routes(service: Service) -> list[tuple[str, type[Any], dict[str, Any]]]:
         (r"/v1/responses", ResponsesHandler),
         (r"/v1/messages", MessagesHandler),
         (r"/v1/messages/count_tokens", CountTokensHandler),
+        (r"/tokenize", TokenizeHandler),
+        (r"/v1/tokenize", TokenizeHandler),
+        (r"/detokenize", DetokenizeHandler),
+        (r"/v1/detokenize", DetokenizeHandler),
         *((path, AbilityHandler) for path in ABILITIES),
         (r"/v1/models", ModelsHandler),
         (r"/v1/models/instances", InstancesHandler),

@@ -10,7 +10,7 @@ from xinfer_runtime.errors import InvalidRequest
 from xinfer_runtime.messages import GenerateRequest
 
 
-def fan_out(prompts: Sequence[GenerateRequest], n: int) -> list[GenerateRequest]:
+def fan_out(prompts: Sequence[GenerateRequest], n: int, param: str = "n") -> list[GenerateRequest]:
     """`n` requests for each of `prompts`, in OpenAI's order of choices: all of the first prompt's come first.
 
     The first choice keeps the caller's seed, so that `n` does not change what it says; the others have seeds that
@@ -18,8 +18,8 @@ def fan_out(prompts: Sequence[GenerateRequest], n: int) -> list[GenerateRequest]
     """
     if len(prompts) * n > MAX_CHOICES:
         raise InvalidRequest(
-            f"`n` times the number of prompts is {len(prompts) * n}; one request makes at most {MAX_CHOICES} choices.",
-            param="n",
+            f"`{param}` times the number of prompts is {len(prompts) * n}; one request makes at most {MAX_CHOICES}.",
+            param=param,
         )
     if len(prompts) * n == 1:
         return list(prompts)

@@ -130,28 +130,36 @@ class CompletionRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True
 
     def requests(self, request_id: str) -> list[GenerateRequest]:
         """The engines' requests, one per choice. Raises `InvalidRequest` for what this server cannot do."""
-        if self.suffix:
-            raise InvalidRequest(
-                "`suffix` is not supported by this server: write the model's own infill tokens into `prompt`.",
-                param="suffix",
-            )
-        if self.best_of not in (None, self.n or 1):
-            raise InvalidRequest("`best_of` must equal `n`: this server does not rank choices.", param="best_of")
+        if self.candidates < (self.n or 1):
+            raise InvalidRequest("`best_of` must be at least `n`.", param="best_of")
+        if self.candidates > (self.n or 1) and self.stream:
+            raise InvalidRequest("`best_of` above `n` cannot be streamed: all have to be compared.", param="best_of")
         if self.echo and self.logprobs is not None:
             raise InvalidRequest("`echo` cannot be combined with `logprobs` on this server.", param="echo")
         max_tokens = DEFAULT_COMPLETION_TOKENS if self.max_tokens is None else self.max_tokens
-        sampling, constraint = self.sampling(max_tokens, self.logprobs), constraint_of(self)
+        # Candidates are compared by their log probabilities.
+        logprobs = self.logprobs if self.candidates == (self.n or 1) else self.logprobs or 0
+        sampling, constraint = self.sampling(max_tokens, logprobs), constraint_of(self)
+        suffix = self.suffix or None
+        if suffix is not None and not all(isinstance(prompt, str) for prompt in self._prompts()):
+            raise InvalidRequest("`suffix` needs prompts that are text, not token ids.", param="suffix")
         prompts = [
             GenerateRequest(
                 id=request_id,
                 prompt=prompt if isinstance(prompt, str) else None,
                 token_ids=None if isinstance(prompt, str) else prompt,
+                suffix=suffix,
                 constraint=constraint,
                 sampling=sampling,
             )
             for prompt in self._prompts()
         ]
-        return fan_out(prompts, self.n or 1)
+        return fan_out(prompts, self.candidates, "n" if self.best_of is None else "best_of")
+
+    @property
+    def candidates(self) -> int:
+        """Completions to make of each prompt; the best `n` of them are the choices."""
+        return self.best_of or self.n or 1
 
     def own_names(self) -> dict[str, str]:
         """What engines call fields of this request, and what its caller calls them."""

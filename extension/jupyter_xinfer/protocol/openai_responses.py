@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from jupyter_xinfer.protocol.best_of import best
 from jupyter_xinfer.protocol.forced_calls import ForcedCalls
 from jupyter_xinfer.protocol.logprobs import chat_logprobs, completion_logprobs
 from xinfer_runtime.errors import XinferError
@@ -94,10 +95,14 @@ class Responses(Encoder):
         self._usages: list[Usage | None] = [None] * choices
 
     def whole(self, deltas: Sequence[Delta]) -> bytes:
+        return self._body(deltas, deltas, self._choices_per_prompt)
+
+    def _body(self, shown: Sequence[Delta], computed: Sequence[Delta], per_prompt: int) -> bytes:
+        """`shown` are the choices; `computed`, so many per prompt, is what they cost."""
         body = self._head(self.object_name)
-        body["choices"] = [self._whole_choice(index, delta) for index, delta in enumerate(deltas)]
-        usages = [delta.usage for delta in deltas if delta.usage is not None]
-        body["usage"] = usage_body(summed_usage(usages, self._choices_per_prompt))
+        body["choices"] = [self._whole_choice(index, delta) for index, delta in enumerate(shown)]
+        usages = [delta.usage for delta in computed if delta.usage is not None]
+        body["usage"] = usage_body(summed_usage(usages, per_prompt))
         return _encoder.encode(body)
 
     def chunks(self, index: int, delta: Delta) -> list[Event]:
@@ -187,11 +192,25 @@ class CompletionResponses(Responses):
     object_name = "text_completion"
     chunk_object_name = "text_completion"
 
-    def __init__(self, request_id: str, model: str, *, echoes: Sequence[str] = ("",), **options: Any) -> None:
+    def __init__(
+        self,
+        request_id: str,
+        model: str,
+        *,
+        echoes: Sequence[str] = ("",),
+        candidates_per_prompt: int = 1,
+        **options: Any,
+    ) -> None:
         super().__init__(request_id, model, choices=len(echoes), **options)
+        self._candidates_per_prompt = max(candidates_per_prompt, self._choices_per_prompt)
         self._echoes = list(echoes)
         """What still goes before the text of each choice."""
         self._offsets = [0] * len(echoes)
+
+    def whole(self, deltas: Sequence[Delta]) -> bytes:
+        candidates, choices = self._candidates_per_prompt, self._choices_per_prompt
+        prompts = [deltas[start : start + candidates] for start in range(0, len(deltas), candidates)]
+        return self._body([delta for group in prompts for delta in best(group, choices)], deltas, candidates)
 
     def _whole_choice(self, index: int, delta: Delta) -> dict[str, Any]:
         logprobs = None

@@ -11,6 +11,7 @@ from jupyter_xinfer.auth.permissions import PUBLIC
 from jupyter_xinfer.protocol.anthropic_requests import CountTokensRequest, MessagesRequest
 from jupyter_xinfer.protocol.openai_requests import ChatRequest, CompletionRequest
 from jupyter_xinfer.protocol.responses_requests import ResponsesRequest
+from jupyter_xinfer.protocol.tokens import DetokenizeRequest, TokenizeRequest
 from xinfer_runtime.messages import LaunchRequest
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -20,6 +21,10 @@ BODIES: Mapping[str, type[Struct]] = {
     "POST /v1/responses": ResponsesRequest,
     "POST /v1/messages": MessagesRequest,
     "POST /v1/messages/count_tokens": CountTokensRequest,
+    "POST /tokenize": TokenizeRequest,
+    "POST /v1/tokenize": TokenizeRequest,
+    "POST /detokenize": DetokenizeRequest,
+    "POST /v1/detokenize": DetokenizeRequest,
     "POST /v1/models": LaunchRequest,
 }
 """The types that decode the bodies of requests."""

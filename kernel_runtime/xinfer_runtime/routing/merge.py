@@ -1,6 +1,7 @@
 """Several deltas of one request as one."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
 from msgspec.structs import replace
 
@@ -25,4 +26,11 @@ def merge(deltas: Sequence[Delta], request_id: str) -> Delta:
         tuple(logprob for delta in deltas for logprob in delta.logprobs),
         "".join(delta.reasoning for delta in deltas),
         next((delta.mirostat_mu for delta in reversed(deltas) if delta.mirostat_mu is not None), None),
+        tuple(piece for delta in deltas for piece in delta.pieces),
     )
+
+
+async def whole(deltas: AsyncGenerator[Delta], request_id: str) -> Delta:
+    """All deltas of an answer as one, once the last has come."""
+    async with aclosing(deltas) as coming:
+        return merge([delta async for delta in coming], request_id)

@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.engines.conftest import ModelMaker
 
 from xinfer_runtime.chat.template import ChatTemplate
 from xinfer_runtime.engines.llama_cpp.model import Weights, load_weights
 from xinfer_runtime.engines.llama_cpp.prompt import PromptBuilder
-from xinfer_runtime.messages import ChatMessage, GenerateRequest, ToolCall
+from xinfer_runtime.errors import InvalidRequest
+from xinfer_runtime.messages import ChatMessage, GenerateRequest, Tokenization, ToolCall
 
 TURN_START, TURN_END = 257, 258
 
@@ -72,3 +74,48 @@ def test_a_raw_prompt_may_use_control_tokens(prompts: PromptBuilder) -> None:
 def test_any_text_survives_tokenization(weights: Weights, text: str) -> None:
     expected = text.encode(errors="replace")
     assert weights.vocabulary.pieces(weights.vocabulary.tokenize([text])) == expected
+
+
+def test_a_suffix_makes_the_model_fill_the_place_before_it(make_model: ModelMaker) -> None:
+    loaded = load_weights(make_model(infill=True), 0, lambda _: True)
+    try:
+        prompts = PromptBuilder(loaded.vocabulary, "none", "none", context_length=2000)
+        before, after, between = loaded.vocabulary.infill
+        tokens = prompts.build(GenerateRequest(id="r", prompt="ab<|im_end|>", suffix="c<|fim_middle|>"))
+        middle = tokens.index(after)
+        typed = [loaded.vocabulary.pieces(part) for part in (tokens[1:middle], tokens[middle + 1 : -1])]
+    finally:
+        loaded.free()
+
+    assert (before, after, between) == (262, 263, 264)
+    assert [tokens[0], tokens[-1]] == [before, between]
+    assert typed == [b"ab<|im_end|>", b"c<|fim_middle|>"]
+    # What callers type does not become control tokens.
+    assert tokens.count(between) == 1
+    assert controls(tokens) == []
+
+
+def test_a_suffix_is_refused_by_a_model_that_cannot_fill_in(prompts: PromptBuilder) -> None:
+    with pytest.raises(InvalidRequest, match="fill in") as refused:
+        prompts.build(GenerateRequest(id="r", prompt="a", suffix="b"))
+
+    assert refused.value.param == "suffix"
+
+
+@pytest.mark.parametrize("control", [True, False])
+def test_a_tokenization_tells_tokens_and_what_they_stand_for(prompts: PromptBuilder, control: bool) -> None:
+    text = "the <|im_start|>"
+    request = GenerateRequest(id="r", prompt=text, tokenize=Tokenization(control=control))
+
+    answer = prompts.tokenization(request)
+
+    assert b"".join(answer.pieces).decode() == text
+    assert len(answer.pieces) == len(answer.token_ids)
+    assert (TURN_START in answer.token_ids) is control
+    assert answer.last
+    assert prompts.detokenization(GenerateRequest(id="r", token_ids=answer.token_ids)).text == text
+
+
+def test_token_ids_that_are_none_are_not_turned_into_text(prompts: PromptBuilder) -> None:
+    with pytest.raises(InvalidRequest, match="99999"):
+        prompts.detokenization(GenerateRequest(id="r", token_ids=(99999,)))

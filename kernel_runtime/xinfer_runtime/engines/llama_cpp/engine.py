@@ -132,7 +132,12 @@ class LlamaCppEngine(Engine):
             self._post(self._prepared)
 
     def _start(self, ticket: int, request: GenerateRequest) -> None:
-        prompt = self._model.prompts.build(request)
+        prompts = self._model.prompts
+        if request.tokenize is not None or request.detokenize:
+            answer = prompts.detokenization(request) if request.detokenize else prompts.tokenization(request)
+            self._post(self._deliver, [(ticket, answer)])
+            return
+        prompt = prompts.build(request)
         generation = Generation(request, prompt, self._model.facts)
         generation.replay(request.resume)
         if generation.finish_reason is not None:

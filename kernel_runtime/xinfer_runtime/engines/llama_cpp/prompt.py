@@ -8,7 +8,7 @@ from xinfer_runtime.chat.control_guard import ControlGuard
 from xinfer_runtime.chat.template import ChatTemplate
 from xinfer_runtime.engines.llama_cpp.vocabulary import Vocabulary
 from xinfer_runtime.errors import ContextLengthExceeded, InvalidRequest
-from xinfer_runtime.messages import GenerateRequest
+from xinfer_runtime.messages import Delta, FinishReason, GenerateRequest, Tokenization
 
 
 class PromptBuilder:
@@ -53,6 +53,18 @@ class PromptBuilder:
             )
         return tokens
 
+    def tokenization(self, request: GenerateRequest) -> Delta:
+        """The answer to a request for a prompt's tokens. The context does not bound them."""
+        tokens = self._tokens(request)
+        pieces = tuple(map(self._vocabulary.spelling, tokens))
+        return Delta(request.id, token_ids=tuple(tokens), finish_reason=FinishReason.STOP, pieces=pieces)
+
+    def detokenization(self, request: GenerateRequest) -> Delta:
+        """The answer to a request for the text of token ids, control tokens included."""
+        self._check(request.token_ids or (), "token_ids")
+        text = b"".join(map(self._vocabulary.spelling, request.token_ids or ()))
+        return Delta(request.id, text.decode("utf-8", errors="replace"), finish_reason=FinishReason.STOP)
+
     def _tokens(self, request: GenerateRequest) -> list[int]:
         self._check(request.resume, "resume")
         self._check(request.sampling.logit_bias, "logit_bias")
@@ -60,6 +72,8 @@ class PromptBuilder:
             self._check(request.token_ids, "token_ids")
             return list(request.token_ids)
         if request.prompt is not None:
+            if request.suffix is not None:
+                return self._infill(request.prompt, request.suffix, request)
             # The caller writes the whole prompt here, control tokens included; nobody else's turn can be forged.
             return self._tokenize([request.prompt], request)
         if request.messages is not None:
@@ -80,12 +94,26 @@ class PromptBuilder:
         rendered = template.render(messages, request.tools, request.template_kwargs, marked.protect)
         return self._tokenize(marked.segments(rendered), request)
 
+    def _infill(self, prefix: str, suffix: str, request: GenerateRequest) -> list[int]:
+        before, after, between = self._vocabulary.infill
+        if min(before, after, between) < 0:
+            raise InvalidRequest(
+                "This model cannot fill in text before a suffix: its vocabulary has no tokens for that.", param="suffix"
+            )
+        self._refuse_hopeless([prefix, suffix], request)
+        tokens = self._vocabulary.tokens_of
+        return self._vocabulary.begun([before, *tokens(prefix), after, *tokens(suffix), between])
+
     def _tokenize(self, segments: Sequence[str], request: GenerateRequest) -> list[int]:
+        self._refuse_hopeless(segments, request)
+        wanted = request.tokenize or Tokenization()
+        return self._vocabulary.tokenize(segments, wanted.control, begin=wanted.begin)
+
+    def _refuse_hopeless(self, segments: Sequence[str], request: GenerateRequest) -> None:
         # Megabytes that cannot fit are not worth the seconds of tokenizing them, in which nobody else is prepared.
         least = sum(map(len, segments)) // self._vocabulary.longest_token
         if least > self._context_length:
             raise self._too_long(f"at least {least}", request)
-        return self._vocabulary.tokenize(segments)
 
     def _too_long(self, tokens: str, request: GenerateRequest) -> ContextLengthExceeded:
         return ContextLengthExceeded(

@@ -20,6 +20,12 @@ class Vocabulary:
         self.bos: int = llama_cpp.llama_vocab_bos(self._vocab)
         self.eos: int = llama_cpp.llama_vocab_eos(self._vocab)
         self._prepends_bos: bool = llama_cpp.llama_vocab_get_add_bos(self._vocab) and self.bos >= 0
+        self.infill: tuple[int, int, int] = (
+            llama_cpp.llama_vocab_fim_pre(self._vocab),
+            llama_cpp.llama_vocab_fim_suf(self._vocab),
+            llama_cpp.llama_vocab_fim_mid(self._vocab),
+        )
+        """The tokens before a prefix, before a suffix and before what goes between; negative where there is none."""
         self.end_of_generation = frozenset(
             token for token in range(self.size) if llama_cpp.llama_vocab_is_eog(self._vocab, token)
         )
@@ -36,20 +42,21 @@ class Vocabulary:
         """A token as the vocabulary spells it; empty for none."""
         return self._spelling(token).decode("utf-8", errors="replace") if token >= 0 else ""
 
-    def tokenize(self, segments: Iterable[str], parse_control: bool = True) -> list[int]:
-        """Tokens of the segments one after another, with BOS in front where the model wants one and it is not there
-        yet.
+    def tokenize(self, segments: Iterable[str], parse_control: bool = True, *, begin: bool = True) -> list[int]:
+        """Tokens of the segments one after another, with `begin` as `begun` has them.
 
         A control token is only recognised within one segment, which is how text can be kept from forming one.
         """
         tokens = [token for segment in segments for token in self._tokenize(_encoded(segment), parse_control)]
-        if self._prepends_bos and tokens[:1] != [self.bos]:
-            tokens.insert(0, self.bos)
-        return tokens
+        return self.begun(tokens) if begin else tokens
 
-    def tokens_of(self, text: bytes) -> list[int]:
+    def begun(self, tokens: list[int]) -> list[int]:
+        """The tokens with BOS in front, where the model wants one and it is not there yet."""
+        return [self.bos, *tokens] if self._prepends_bos and tokens[:1] != [self.bos] else tokens
+
+    def tokens_of(self, text: bytes | str) -> list[int]:
         """Tokens of a text in which nothing is a control token, and which need not be whole UTF-8 characters."""
-        return self._tokenize(text, parse_control=False)
+        return self._tokenize(_encoded(text) if isinstance(text, str) else text, parse_control=False)
 
     def pieces(self, tokens: Sequence[int]) -> bytes:
         """The bytes of the tokens, which need not be whole UTF-8 characters. Control tokens give nothing."""

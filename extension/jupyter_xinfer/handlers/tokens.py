@@ -1,0 +1,34 @@
+"""Texts to tokens and back, in the replica that has the vocabulary."""
+
+import uuid
+
+from jupyter_xinfer.handlers.base import XinferHandler, endpoint
+from jupyter_xinfer.protocol.decoding import decode
+from jupyter_xinfer.protocol.tokens import DetokenizeRequest, TokenizeRequest
+from xinfer_runtime.errors import InvalidRequest
+
+
+class TokenizeHandler(XinferHandler):
+    """The tokens of a text or of a conversation"""
+
+    @endpoint("models:read")
+    async def post(self) -> None:
+        body = decode(self.request.body, TokenizeRequest)
+        model = self.service.named_or_only(body.model)
+        delta = await self.service.ask(model, body.request(f"tokenize-{uuid.uuid4().hex}"))
+        self.reply(body.answer(delta, self.service.context_length(model)))
+
+
+class DetokenizeHandler(XinferHandler):
+    """The text of tokens"""
+
+    @endpoint("models:read")
+    async def post(self) -> None:
+        body = decode(self.request.body, DetokenizeRequest)
+        model = self.service.named_or_only(body.model)
+        try:
+            delta = await self.service.ask(model, body.request(f"detokenize-{uuid.uuid4().hex}"))
+        except InvalidRequest as error:
+            error.param = "tokens"
+            raise
+        self.reply(body.answer(delta))
