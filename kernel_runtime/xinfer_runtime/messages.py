@@ -5,7 +5,7 @@ seconds, sizes in bytes, token counts in tokens.
 """
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -239,6 +239,9 @@ class LaunchRequest(Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     context_length: int | None = None
     max_sequences: int | None = None
     prefix_cache: bool | None = None
+    cache_type_k: Literal["f16", "q8_0", "q4_0"] | None = None
+    cache_type_v: Literal["f16", "q8_0", "q4_0"] | None = None
+    flash_attention: Literal["auto", "on", "off"] | None = None
 
 
 class ModelSpec(Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from xinfer_runtime.catalog.gguf_file import read_gguf
 from xinfer_runtime.catalog.gguf_types import FILE_TYPES, TENSOR_TYPES
+from xinfer_runtime.engines.llama_cpp.sizing import CacheShape
 from xinfer_runtime.errors import ModelFileError
 
 from .conftest import DATA_BYTES, LLAMA, TENSORS, array, entry, gguf, string, tensor, text, u32
@@ -29,7 +30,7 @@ def test_a_header_is_read(write: Write, llama_bytes: bytes) -> None:
 
 def test_the_cache_holds_keys_and_values_of_every_layer(write: Write, llama_bytes: bytes) -> None:
     # 3 layers, 2 key-value heads of 64 / 4 elements, keys and values.
-    assert read_gguf(write(llama_bytes)).cache_shape.key_values == 3 * 2 * 16 * 2
+    assert read_gguf(write(llama_bytes)).cache_shape == CacheShape(3 * 2 * 16, 3 * 2 * 16)
 
 
 def test_heads_can_differ_by_layer_and_have_a_size_of_their_own(write: Write) -> None:
@@ -39,12 +40,12 @@ def test_heads_can_differ_by_layer_and_have_a_size_of_their_own(write: Write) ->
         u32("llama.attention.key_length", 128),
         u32("llama.attention.value_length", 64),
     ]
-    assert read_gguf(write(gguf(entries, TENSORS, DATA_BYTES))).cache_shape.key_values == 6 * (128 + 64)
+    assert read_gguf(write(gguf(entries, TENSORS, DATA_BYTES))).cache_shape == CacheShape(6 * 128, 6 * 64)
 
 
 def test_latent_attention_caches_the_compressed_vector(write: Write) -> None:
     entries = [*LLAMA, u32("llama.attention.kv_lora_rank", 512), u32("llama.rope.dimension_count", 64)]
-    assert read_gguf(write(gguf(entries, TENSORS, DATA_BYTES))).cache_shape.key_values == 3 * (512 + 64)
+    assert read_gguf(write(gguf(entries, TENSORS, DATA_BYTES))).cache_shape == CacheShape(3 * (512 + 64), 0)
 
 
 def test_without_a_file_type_the_commonest_tensor_type_names_the_quantization(write: Write) -> None:
@@ -116,7 +117,7 @@ def test_whatever_is_in_a_file_it_is_read_or_refused(write: Write, llama_bytes: 
         file = read_gguf(write(bytes(raw)))
     except ModelFileError:
         return
-    assert file.cache_shape.key_values >= 0
+    assert file.cache_shape.bytes_per_cell >= 0
     assert isinstance(file.quantization, str)
     assert file.weight_bytes <= len(raw)
 

@@ -84,8 +84,8 @@ def test_every_file_of_the_catalog_is_packaged_and_is_what_the_catalog_says() ->
 
 def test_more_sequences_and_more_context_need_more_memory(write: Callable[[bytes], Path], llama_bytes: bytes) -> None:
     file = read_gguf(write(llama_bytes))
-    small = forecast(file, context_length=256, max_sequences=1)
-    large = forecast(file, context_length=2048, max_sequences=8)
+    small = forecast(file, ModelSpec(uid="s", name="s", context_length=256, max_sequences=1))
+    large = forecast(file, ModelSpec(uid="l", name="l", context_length=2048, max_sequences=8))
     assert large.kv_cache == 72 * small.kv_cache == (8 + 1) * 2048 * file.cache_shape.bytes_per_cell
     assert large.total > small.total
     assert small.weights == file.weight_bytes

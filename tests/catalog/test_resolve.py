@@ -123,6 +123,11 @@ def test_a_file_whose_name_makes_no_uid_needs_one() -> None:
     assert by_path("/m/模型.gguf", model_uid="model").uid == "model"
 
 
+def test_how_keys_and_values_are_stored_is_an_option_of_the_engine() -> None:
+    request = LaunchRequest(model_name="xinfer-demo", cache_type_k="q8_0", flash_attention="on")
+    assert resolve(request).engine_options == {"cache_type_k": "q8_0", "flash_attention": "on"}
+
+
 def test_the_prefix_cache_is_an_option_of_the_engine() -> None:
     assert resolve(LaunchRequest(model_name="xinfer-demo", prefix_cache=False)).engine_options == {
         "prefix_cache": False

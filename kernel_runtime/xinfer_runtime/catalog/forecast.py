@@ -1,22 +1,27 @@
 """How much memory one replica will take, from the file's header alone.
 
 weights   everything after the header: llama.cpp loads or maps all of it
-KV cache  cells x bytes per cell, in f16 (`engines.llama_cpp.sizing`, which the engine uses too)
-compute   the activations of one forward pass and one row of logits for each sequence, an estimate
-process   the Python interpreter and libraries, measured once
+KV cache  cells x bytes per cell (`engines.llama_cpp.sizing`, which the engine uses too)
+compute   llama.cpp's buffers for one forward pass, and the logits that come out of it
+process   the Python interpreter and libraries, measured, and the vocabulary as llama.cpp and Python keep it
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from xinfer_runtime.catalog.gguf_file import GgufFile
+from xinfer_runtime.catalog.gguf_facts import GgufFile
 from xinfer_runtime.engines.llama_cpp import sizing
+from xinfer_runtime.engines.llama_cpp.options import Options
+from xinfer_runtime.errors import InvalidRequest
+from xinfer_runtime.messages import ModelSpec
 
+_F16_BYTES = 2
 _F32_BYTES = 4
-_MASK_BYTES = 2
-_LIVE_ACTIVATIONS = 12
-"""Vectors of the model's width that live at once in a pass; attention scores of a flash-attention pass are small."""
 
-PROCESS_BYTES = 100 << 20
+PROCESS_BYTES = 62 << 20
+"""Resident after some requests with the smallest of models, without what the rest of the forecast counts."""
+
+_TOKEN_BYTES = 300
+"""What one token of the vocabulary takes in tables of texts, ids and attributes."""
 
 
 @dataclass(frozen=True)
@@ -33,22 +38,56 @@ class MemoryForecast:
         return self.weights + self.kv_cache + self.compute + self.process
 
 
-def forecast(
-    file: GgufFile, context_length: int | None = None, max_sequences: int | None = None, n_gpu: int | None = None
-) -> MemoryForecast:
-    """The memory of one replica of `file` with so long a context and so many sequences, None as the engine chooses.
+def forecast(file: GgufFile, spec: ModelSpec) -> MemoryForecast:
+    """The memory of one replica of `file` as `spec` asks for it.
 
-    Passes are larger on a GPU; where it is open whether there will be one, the larger size counts.
+    Passes are larger on a GPU; where it is open whether there will be one, the larger size counts. Raises
+    InvalidRequest for options that the model cannot have.
     """
-    size = sizing.choose(file.cache_shape, file.context_length, context_length, max_sequences)
-    kv_sequences = sizing.kv_sequences(size.max_sequences, sharing=True, split=size.split)
-    batch = max(sizing.CPU_TOKEN_BUDGET if n_gpu == 0 else sizing.GPU_TOKEN_BUDGET, kv_sequences)
-    activations = batch * file.embedding_length * _LIVE_ACTIVATIONS * _F32_BYTES
-    # The mask of the attention: a number per token of the batch and cell it may attend to, f16 in flash attention.
-    mask = batch * size.attended_cells * _MASK_BYTES
-    logits = 2 * kv_sequences * file.vocab_size * _F32_BYTES
+    options = Options.of(spec)
+    shape = cache_shape(file, options)
+    size = sizing.choose(shape, file.context_length, spec.context_length, spec.max_sequences)
+    if options.kv_cells is not None:
+        size = replace(size, cells=options.kv_cells, split=False)
+    sequences = sizing.kv_sequences(size.max_sequences, options.prefix_cache, size.split) + size.split
+    budget = sizing.CPU_TOKEN_BUDGET if spec.n_gpu == 0 else sizing.GPU_TOKEN_BUDGET
+    batch = max(options.token_budget or budget, size.max_sequences)
     return MemoryForecast(
         weights=file.weight_bytes,
-        kv_cache=size.cells * file.cache_shape.bytes_per_cell,
-        compute=activations + mask + logits,
+        kv_cache=size.cells * shape.bytes_per_cell,
+        compute=_compute(file, batch, sequences, size.attended_cells, flash=options.flash_attention != "off"),
+        process=PROCESS_BYTES + file.vocab_size * _TOKEN_BYTES,
     )
+
+
+def cache_shape(file: GgufFile, options: Options) -> sizing.CacheShape:
+    """What a cell of the model costs with these options. Raises InvalidRequest for types that its heads cannot have."""
+    for param, cache_type, length in (
+        ("cache_type_k", options.cache_type_k, file.key_length),
+        ("cache_type_v", options.cache_type_v, file.value_length),
+    ):
+        block = sizing.block_elements(cache_type)
+        if length % block:
+            raise InvalidRequest(
+                f"{param} {cache_type} stores {block} numbers together, and the heads of this model have {length}: "
+                "use f16",
+                param=param,
+            )
+    return replace(file.cache_shape, key_type=options.cache_type_k, value_type=options.cache_type_v)
+
+
+def _compute(file: GgufFile, batch: int, rows: int, cells: int, flash: bool) -> int:
+    """Bytes of the buffers of a pass over `batch` tokens that gives at most `rows` rows of logits.
+
+    Of each phase, what lives at once, found by comparison with what llama.cpp allocates for shapes of all kinds. The
+    phases use the same memory, so the largest counts.
+    """
+    width, inner, heads = file.embedding_length, file.feed_forward_length, file.head_count
+    tokens = batch * _F32_BYTES
+    # The mask of the attention: a number per token of the batch and cell it may attend to.
+    mask = batch * cells * (_F16_BYTES if flash else _F32_BYTES)
+    scores = 0 if flash else tokens * cells * heads
+    attention = mask + scores + tokens * (2 * width + 2 * heads * file.key_length + 2 * file.key_value_width)
+    feed_forward = mask + tokens * (4 * width + 3 * inner)
+    head = min(rows, batch) * (file.vocab_size + 2 * width) * _F32_BYTES
+    return max(attention, feed_forward, head) + rows * file.vocab_size * _F32_BYTES

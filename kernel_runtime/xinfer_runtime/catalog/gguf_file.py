@@ -8,16 +8,15 @@ is read.
 import os
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 from xinfer_runtime.catalog import gguf_metadata, gguf_tensors
+from xinfer_runtime.catalog.gguf_facts import GgufFile
 from xinfer_runtime.catalog.gguf_metadata import Unkept, Value
 from xinfer_runtime.catalog.gguf_parts import part_paths
 from xinfer_runtime.catalog.gguf_tensors import Tensor
-from xinfer_runtime.catalog.gguf_types import FILE_TYPES, TENSOR_TYPES
-from xinfer_runtime.engines.llama_cpp.sizing import CacheShape
 from xinfer_runtime.errors import ModelFileError
 
 _MAX_METADATA = 1 << 16
@@ -37,94 +36,6 @@ _KINDS = {"general.alignment": _U32, "split.no": _U16, "split.count": _U16, "spl
 
 _TOKENS = "tokenizer.ggml.tokens"
 _TOKEN_KINDS = "tokenizer.ggml.token_type"
-
-
-@dataclass(frozen=True)
-class GgufFile:
-    """What the header says."""
-
-    path: Path
-    file_bytes: int
-    data_start: int
-    metadata: dict[str, Value]
-    tensors: tuple[Tensor, ...]
-    """Of all parts, where the model is split into several files; the rest is what the first one says."""
-    weight_bytes: int
-    """Everything after the headers, padding between tensors included."""
-
-    @property
-    def architecture(self) -> str:
-        return self._text("general.architecture")
-
-    @property
-    def name(self) -> str:
-        return self._text("general.name")
-
-    @property
-    def chat_template(self) -> str | None:
-        return self._text("tokenizer.chat_template") or None
-
-    @property
-    def parameters(self) -> int:
-        return sum(tensor.elements for tensor in self.tensors)
-
-    @property
-    def context_length(self) -> int:
-        """Tokens that the model was trained for, 0 where the file does not say."""
-        return self._number("context_length")
-
-    @property
-    def vocab_size(self) -> int:
-        """Rows of the token embedding, 0 where there is none."""
-        embedding = next((tensor for tensor in self.tensors if tensor.name == "token_embd.weight"), None)
-        return embedding.shape[1] if embedding and len(embedding.shape) == 2 else 0
-
-    @property
-    def embedding_length(self) -> int:
-        return self._number("embedding_length")
-
-    @property
-    def quantization(self) -> str:
-        """Such as Q4_K_M: what the file says, or else the type that most weights have."""
-        label = FILE_TYPES.get(self._int("general.file_type", -1))
-        if label is not None:
-            return label
-        weights: dict[int, int] = {}
-        for tensor in self.tensors:
-            weights[tensor.type] = weights.get(tensor.type, 0) + tensor.elements
-        most = max(weights, key=weights.__getitem__, default=-1)
-        return TENSOR_TYPES[most][0] if most in TENSOR_TYPES else ""
-
-    @property
-    def cache_shape(self) -> CacheShape:
-        """Elements of K and V per token over all layers, as llama.cpp allocates them.
-
-        Layers without attention (head_count_kv 0) hold none. Sliding-window layers are counted in full: the engine
-        keeps llama.cpp's default of full-size caches for them.
-        """
-        layers = self._number("block_count")
-        heads = self._number("attention.head_count")
-        size = self.embedding_length // heads if heads else 0
-        per_head = self._number("attention.key_length", size) + self._number("attention.value_length", size)
-        if latent := self._number("attention.kv_lora_rank"):
-            # Multi-head latent attention caches the compressed vector and its rotary part in place of heads.
-            return CacheShape(layers * (latent + self._number("rope.dimension_count")))
-        shared = self.metadata.get(f"{self.architecture}.attention.head_count_kv", heads)
-        per_layer = shared if isinstance(shared, list) else [shared] * layers
-        return CacheShape(sum(int(n) * per_head for n in per_layer if isinstance(n, int) and n > 0))
-
-    def _number(self, key: str, default: int = 0) -> int:
-        return self._int(f"{self.architecture}.{key}", default)
-
-    def _int(self, key: str, default: int) -> int:
-        value = self.metadata.get(key)
-        if isinstance(value, list):  # Per layer: the largest is what buffers are made for.
-            value = max((item for item in value if isinstance(item, int)), default=default)
-        return value if isinstance(value, int) and value >= 0 else default
-
-    def _text(self, key: str) -> str:
-        value = self.metadata.get(key)
-        return value if isinstance(value, str) else ""
 
 
 def read_gguf(path: Path) -> GgufFile:

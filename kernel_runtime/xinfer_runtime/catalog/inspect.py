@@ -30,7 +30,7 @@ def inspect(spec: ModelSpec) -> ModelSpec:
         quantization=spec.quantization or file.quantization or None,
         size_in_billions=spec.size_in_billions or _billions(file.parameters),
         context_length=spec.context_length or sizing.default_context_length(file.context_length),
-        memory_bytes=forecast(file, spec.context_length, spec.max_sequences, spec.n_gpu).total,
+        memory_bytes=forecast(file, spec).total,
     )
 
 

@@ -19,6 +19,9 @@ MAX_CONTEXT_LENGTH = 1 << 24
 RESERVED_UIDS = frozenset({"instances", "events", "prompts", "families", "vllm-supported"})
 """Words that stand where a uid stands in the paths of the management API."""
 
+_ENGINE_OPTIONS = ("prefix_cache", "cache_type_k", "cache_type_v", "flash_attention")
+"""Fields of a launch that are the engine's own business."""
+
 _UID = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _REPLICA_SUFFIX = re.compile(r"-rep\d+\Z")
 _GGUF = "ggufv2"
@@ -46,7 +49,7 @@ def resolve(request: LaunchRequest, custom: Sequence[Family] = ()) -> ModelSpec:
         n_gpu=_gpus(request.n_gpu),
         context_length=_optional("context_length", request.context_length, MAX_CONTEXT_LENGTH),
         max_sequences=_optional("max_sequences", request.max_sequences, MAX_SEQUENCES),
-        engine_options={} if request.prefix_cache is None else {"prefix_cache": request.prefix_cache},
+        engine_options={name: value for name in _ENGINE_OPTIONS if (value := getattr(request, name)) is not None},
     )
 
 

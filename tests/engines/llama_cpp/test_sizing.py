@@ -2,7 +2,7 @@
 
 from xinfer_runtime.engines.llama_cpp.sizing import CacheShape, choose, kv_sequences, retained_cells
 
-SMALL = CacheShape(key_values=1024)
+SMALL = CacheShape(512, 512)
 
 
 def test_a_launch_that_says_nothing_gets_the_trained_context_up_to_the_default() -> None:
@@ -31,12 +31,12 @@ def test_one_sequence_shares_nothing() -> None:
 
 def test_cells_are_bounded_by_number_and_by_memory() -> None:
     assert choose(SMALL, trained_context=8192).cells == 32768
-    wide = CacheShape(key_values=2 * 32 * 32 * 128)  # 7 B without grouped queries: 512 KiB a token.
+    wide = CacheShape(32 * 32 * 128, 32 * 32 * 128)  # 7 B without grouped queries: 512 KiB a token.
     assert choose(wide, trained_context=2048).cells == 4096
 
 
 def test_one_sequence_always_fits_at_full_length() -> None:
-    wide = CacheShape(key_values=1 << 20)
+    wide = CacheShape(1 << 19, 1 << 19)
     assert choose(wide, trained_context=8192, context_length=50_000).cells >= 50_000
 
 
@@ -51,3 +51,9 @@ def test_a_cpu_keeps_fewer_cells_that_nobody_needs() -> None:
     assert retained_cells(32768, on_gpu=True, sharing=True) == 32768
     assert retained_cells(32768, on_gpu=False, sharing=True, split=True) == 32768
     assert retained_cells(32768, on_gpu=True, sharing=False) is None
+
+
+def test_quantized_keys_and_values_make_cells_smaller() -> None:
+    sizes = {each: CacheShape(1024, 1024, each, each).bytes_per_cell for each in ("f16", "q8_0", "q4_0")}
+    assert sizes == {"f16": 4096, "q8_0": 2 * 1024 // 32 * 34, "q4_0": 2 * 1024 // 32 * 18}
+    assert CacheShape(1024, 512, "q8_0", "f16").bytes_per_cell == 1024 // 32 * 34 + 1024

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from xinfer_runtime.catalog.forecast import cache_shape
 from xinfer_runtime.catalog.gguf_file import read_gguf
 from xinfer_runtime.catalog.locate import locate
 from xinfer_runtime.chat.template import ChatTemplate
@@ -15,6 +16,7 @@ from xinfer_runtime.engines.llama_cpp.model import Context, Weights, load_weight
 from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.engines.llama_cpp.passes import ATTENTION_TILE
 from xinfer_runtime.engines.llama_cpp.prompt import PromptBuilder
+from xinfer_runtime.engines.llama_cpp.repacking import mostly_repacked, processor_features
 from xinfer_runtime.engines.llama_cpp.scheduler import Limits
 from xinfer_runtime.engines.llama_cpp.sequence_breakers import SequenceBreakers
 from xinfer_runtime.engines.llama_cpp.thread_choice import ThreadChoice
@@ -52,10 +54,12 @@ def load_model(spec: ModelSpec, options: Options, proceed: Proceed) -> LoadedMod
     """
     path = Path(spec.path) if spec.path else locate(spec)
     file = read_gguf(path)
+    shape = cache_shape(file, options)
     gpu_layers = _gpu_layers(spec)
-    weights = load_weights(path, gpu_layers, _in_steps(proceed))
+    mapped = gpu_layers != 0 or not mostly_repacked(file.tensors, processor_features())
+    weights = load_weights(path, gpu_layers, _in_steps(proceed), mapped=mapped)
     try:
-        size = sizing.choose(file.cache_shape, weights.trained_context, spec.context_length, spec.max_sequences)
+        size = sizing.choose(shape, weights.trained_context, spec.context_length, spec.max_sequences)
         proceed(_WEIGHTS_SHARE, "making the KV cache")
         default_budget = sizing.GPU_TOKEN_BUDGET if gpu_layers else sizing.CPU_TOKEN_BUDGET
         budget = max(options.token_budget or default_budget, size.max_sequences)
@@ -110,6 +114,8 @@ def _with_context(weights: Weights, size: sizing.CacheSize, budget: int, options
         threads,
         attention_tile=None if on_gpu or split else ATTENTION_TILE,
         split=split,
+        cache_types=(options.cache_type_k, options.cache_type_v),
+        flash_attention=options.flash_attention,
     )
     # llama.cpp rounds the number of cells up; an option is taken at its word.
     cells = options.kv_cells or (size.usable_cells if split else context.cells)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import llama_cpp
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from xinfer_runtime.engines.llama_cpp import native_log
 from xinfer_runtime.engines.llama_cpp.passes import in_passes
 from xinfer_runtime.engines.llama_cpp.prefix_cache import Operation, Remove, Share
+from xinfer_runtime.engines.llama_cpp.sizing import CacheType
 from xinfer_runtime.engines.llama_cpp.streams import Copy, StreamOperation, Streams
 from xinfer_runtime.engines.llama_cpp.thread_choice import ThreadChoice
 from xinfer_runtime.engines.llama_cpp.vocabulary import Vocabulary
@@ -25,6 +26,12 @@ from xinfer_runtime.errors import Cancelled, EngineError, InvalidRequest, ModelF
 
 DECODED = 0
 NO_CELLS = 1
+
+_GGML_TYPES: dict[CacheType, int] = {
+    "f16": llama_cpp.GGML_TYPE_F16,
+    "q8_0": llama_cpp.GGML_TYPE_Q8_0,
+    "q4_0": llama_cpp.GGML_TYPE_Q4_0,
+}
 
 _BUFFER_LINE = re.compile(r"buffer size\s*=\s*([0-9.]+) MiB")
 
@@ -60,8 +67,9 @@ class Weights:
         llama_cpp.llama_model_free(self.handle)
 
 
-def load_weights(path: Path, gpu_layers: int, proceed: Callable[[float], bool]) -> Weights:
-    """Load the GGUF at `path`. `proceed` gets the fraction done and may return False to stop.
+def load_weights(path: Path, gpu_layers: int, proceed: Callable[[float], bool], *, mapped: bool = True) -> Weights:
+    """Load the GGUF at `path`, `mapped` where that is possible. `proceed` gets the fraction done and may return False
+    to stop.
 
     Raises ModelFileError with llama.cpp's reason, Cancelled when `proceed` said so, InvalidRequest for a model that
     does not generate text.
@@ -71,6 +79,8 @@ def load_weights(path: Path, gpu_layers: int, proceed: Callable[[float], bool]) 
     llama_cpp.llama_backend_init()
     params = llama_cpp.llama_model_default_params()
     params.n_gpu_layers = gpu_layers
+    if not mapped:
+        params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
     stopped = False
 
     def report(fraction: float, _user_data: object) -> bool:
@@ -139,6 +149,8 @@ class Context:
         threads: ThreadChoice,
         attention_tile: int | None = None,
         split: bool = False,
+        cache_types: tuple[CacheType, CacheType] = ("f16", "f16"),
+        flash_attention: Literal["auto", "on", "off"] = "auto",
     ) -> None:
         self._streams = Streams(kv_sequences) if split else None
         params = llama_cpp.llama_context_default_params()
@@ -149,7 +161,16 @@ class Context:
         params.n_outputs_max = params.n_seq_max
         self._thread_choice = threads
         self._threads = params.n_threads = params.n_threads_batch = threads.threads(1)
-        params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO
+        params.flash_attn_type = {
+            "auto": llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO,
+            "on": llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+            "off": llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED,
+        }[flash_attention]
+        keys, values = cache_types
+        if keys != "f16":
+            params.type_k = _GGML_TYPES[keys]
+        if values != "f16":
+            params.type_v = _GGML_TYPES[values]
         params.kv_unified = not split
         handle = llama_cpp.llama_init_from_model(weights.handle, params)
         if not handle:

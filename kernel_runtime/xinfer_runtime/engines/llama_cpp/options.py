@@ -1,7 +1,10 @@
 """The engine's own settings: `engine_options` of a launch."""
 
+from typing import Literal
+
 import msgspec
 
+from xinfer_runtime.engines.llama_cpp.sizing import CacheType
 from xinfer_runtime.errors import InvalidRequest
 from xinfer_runtime.messages import ModelSpec
 
@@ -19,6 +22,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     prefix_cache: bool = True
     """Whether what was computed for one request is used again for the beginning of another's prompt, where the model
     allows it."""
+    cache_type_k: CacheType = "f16"
+    cache_type_v: CacheType = "f16"
+    """How keys and values are stored. q8_0 takes about half of f16's memory and q4_0 about a quarter; either needs
+    heads of a multiple of 32, and values need flash attention."""
+    flash_attention: Literal["auto", "on", "off"] = "auto"
+    """`auto` has it wherever llama.cpp has code for it."""
     exact_resume_tokens: int = 256
     """A resumed request with at most so many tokens is recomputed as it was computed at first, one token a step, which
     continues a greedy or seeded text exactly when nothing else runs. Longer ones are computed like a prompt: much
@@ -35,4 +44,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             value = getattr(options, name)
             if value is not None and value < 1:
                 raise InvalidRequest(f"engine_options: {name} must be at least 1, not {value}", param="engine_options")
+        if options.flash_attention == "off" and options.cache_type_v != "f16":
+            raise InvalidRequest(
+                f"cache_type_v {options.cache_type_v} needs flash attention: leave flash_attention at auto, or "
+                "cache_type_v at f16",
+                param="cache_type_v",
+            )
         return options

@@ -6,6 +6,10 @@ cache), so a replica can hold one long conversation or many short ones.
 """
 
 from dataclasses import dataclass
+from typing import Literal
+
+CacheType = Literal["f16", "q8_0", "q4_0"]
+"""How keys or values are stored."""
 
 DEFAULT_CONTEXT_LENGTH = 8192
 """Tokens per sequence when nobody said: enough for a conversation, far from the 128 k that many files announce."""
@@ -34,20 +38,25 @@ MOST_KV_SEQUENCES = 256
 
 _CELL_TARGET = 32768
 _BYTES_TARGET = 2 << 30
-_F16_BYTES = 2
+_BLOCKS: dict[CacheType, tuple[int, int]] = {"f16": (1, 2), "q8_0": (32, 34), "q4_0": (32, 18)}
+"""Elements and bytes of a block."""
+
 _CELL_ALIGNMENT = 256
 """llama.cpp rounds the context up to this."""
 
 
 @dataclass(frozen=True)
 class CacheShape:
-    """What one cell costs: `key_values` is the number of K and V elements per token, summed over the layers."""
+    """What one cell costs: the number of K and of V elements per token, summed over the layers, and their types."""
 
-    key_values: int
+    keys: int
+    values: int
+    key_type: CacheType = "f16"
+    value_type: CacheType = "f16"
 
     @property
     def bytes_per_cell(self) -> int:
-        return self.key_values * _F16_BYTES
+        return _bytes(self.keys, self.key_type) + _bytes(self.values, self.value_type)
 
 
 @dataclass(frozen=True)
@@ -90,6 +99,16 @@ def choose(
     if 1 < sequences < MOST_KV_SEQUENCES and sequences * stream <= affordable:
         return CacheSize(length, sequences, (sequences + 1) * stream, split=True)
     return CacheSize(length, sequences, _aligned(max(length, min(sequences * length, affordable))))
+
+
+def block_elements(cache_type: CacheType) -> int:
+    """Elements that are stored together; a head's keys or values must be a multiple."""
+    return _BLOCKS[cache_type][0]
+
+
+def _bytes(elements: int, cache_type: CacheType) -> int:
+    block, size = _BLOCKS[cache_type]
+    return -(-elements // block) * size
 
 
 def _aligned(cells: int) -> int:
