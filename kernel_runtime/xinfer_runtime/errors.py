@@ -8,6 +8,7 @@
     ├── PermissionDenied            403  permission_denied
     ├── NotFound                    404  not_found
     │   └── ModelNotFound           404  model_not_found
+    ├── MethodNotAllowed            405  method_not_allowed
     ├── Conflict                    409  conflict                such as a model uid in use
     ├── RequestTooLarge             413  request_too_large
     ├── Overloaded                  429  overloaded              try again later
@@ -92,6 +93,11 @@ class NotFound(XinferError):
 
 class ModelNotFound(NotFound):
     code = "model_not_found"
+
+
+class MethodNotAllowed(XinferError):
+    status = 405
+    code = "method_not_allowed"
 
 
 class Conflict(XinferError):

@@ -6,7 +6,7 @@ import pytest
 from tests.routing.conftest import STEP, Connect, CountingEngine, LocalReplica, StartReplica
 
 from xinfer_runtime.cluster.credentials import TlsCredentials
-from xinfer_runtime.errors import ReplicaLost, RequestTooLarge
+from xinfer_runtime.errors import InvalidRequest, ReplicaLost, RequestTooLarge
 from xinfer_runtime.messages import Delta, GenerateRequest, SamplingParams
 from xinfer_runtime.routing import frames
 from xinfer_runtime.routing import link as link_module
@@ -120,6 +120,8 @@ async def test_a_big_request_passes_and_one_too_big_is_refused(start_replica: St
     assert replica.engine.submitted[0].token_ids == big.token_ids
     with pytest.raises(RequestTooLarge, match="32 MiB"):
         link.submit(request("x" * (33 << 20)))
+    with pytest.raises(InvalidRequest, match="64 bits"):
+        link.submit(GenerateRequest(id="r", prompt="1", template_kwargs={"a": [2**64]}))
     assert len(tokens_of(await rest(link.submit(request())))) == 10
 
 

@@ -12,6 +12,7 @@ from jupyter_xinfer.handlers.generate import GenerateHandler
 from jupyter_xinfer.protocol.anthropic_events import MessagesEncoder, anthropic_error_body
 from jupyter_xinfer.protocol.anthropic_requests import CountTokensRequest, MessagesRequest
 from jupyter_xinfer.protocol.decoding import decode
+from jupyter_xinfer.protocol.openapi import Takes
 from xinfer_runtime.messages import Tokenization
 
 
@@ -41,7 +42,7 @@ class AnthropicHandler(GenerateHandler):
 class MessagesHandler(AnthropicHandler):
     name = "messages"
 
-    @endpoint("models:read")
+    @endpoint("models:read", takes=Takes(MessagesRequest, streams=True))
     async def post(self) -> None:
         body = decode(self.request.body, MessagesRequest)
         chat = body.as_chat()
@@ -53,7 +54,7 @@ class MessagesHandler(AnthropicHandler):
 class CountTokensHandler(AnthropicHandler):
     name = "count_tokens"
 
-    @endpoint("models:read")
+    @endpoint("models:read", takes=Takes(CountTokensRequest))
     async def post(self) -> None:
         body = decode(self.request.body, CountTokensRequest)
         request_id = f"count-{uuid.uuid4().hex}"

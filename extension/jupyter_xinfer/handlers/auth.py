@@ -6,6 +6,7 @@ from msgspec import Struct
 from jupyter_xinfer.auth.permissions import AUTHENTICATED, PUBLIC
 from jupyter_xinfer.handlers.base import XinferHandler, endpoint
 from jupyter_xinfer.protocol.decoding import decode
+from jupyter_xinfer.protocol.openapi import Takes
 from xinfer_runtime.errors import InvalidRequest
 
 
@@ -29,7 +30,7 @@ class RefreshRequest(Struct):
 class TokenHandler(XinferHandler):
     """The body is read by a type whose errors name fields and show no values."""
 
-    @endpoint(PUBLIC)
+    @endpoint(PUBLIC, takes=Takes(LoginRequest))
     async def post(self) -> None:
         body = decode(self.request.body, LoginRequest)
         address = self.request.remote_ip or ""
@@ -39,7 +40,7 @@ class TokenHandler(XinferHandler):
 
 
 class RefreshHandler(XinferHandler):
-    @endpoint(PUBLIC)
+    @endpoint(PUBLIC, takes=Takes(RefreshRequest))
     async def post(self) -> None:
         body = decode(self.request.body, RefreshRequest)
         pair = await self.service.gate.logins.refresh(body.refresh_token)

@@ -17,11 +17,13 @@ from jupyter_xinfer.auth.permissions import ADMIN, AUTHENTICATED, PERMISSIONS, P
 from jupyter_xinfer.auth.principal import NOBODY, Principal, set_current_principal
 from jupyter_xinfer.auth.shape import bearer
 from jupyter_xinfer.protocol.openai_responses import error_body
+from jupyter_xinfer.protocol.openapi import METHODS, NOTHING, Takes
 from jupyter_xinfer.service import Service
 from xinfer_runtime.errors import (
     AuthenticationRequired,
     Conflict,
     InvalidRequest,
+    MethodNotAllowed,
     NotFound,
     PermissionDenied,
     RequestTooLarge,
@@ -35,6 +37,7 @@ _FROM_STATUS: dict[int, type[XinferError]] = {
     401: AuthenticationRequired,
     403: PermissionDenied,
     404: NotFound,
+    405: MethodNotAllowed,
     409: Conflict,
     413: RequestTooLarge,
 }
@@ -45,23 +48,24 @@ Verb = Callable[..., Awaitable[None]]
 @overload
 def endpoint(declared: Verb) -> Verb: ...
 @overload
-def endpoint(declared: str) -> Callable[[Verb], Verb]: ...
-def endpoint(declared: Verb | str) -> Verb | Callable[[Verb], Verb]:
+def endpoint(declared: str, *, takes: Takes = ...) -> Callable[[Verb], Verb]: ...
+def endpoint(declared: Verb | str, *, takes: Takes = NOTHING) -> Verb | Callable[[Verb], Verb]:
     """Marks a verb of an `XinferHandler`, as `@endpoint("models:read")`; every verb carries it.
 
     The argument is the permission that a caller needs, or `PUBLIC` or `AUTHENTICATED`; without one it is `admin`.
+    `takes` is what the OpenAPI document says of its requests.
     The verb's task is cancelled when the client goes away, and ends quietly then. Jupyter's own check for a login is
     switched off here because `XinferHandler.prepare` has already let in those who may, and answers 401 to the others
     where Jupyter would redirect to its login page.
     """
     if callable(declared):
-        return _endpoint(declared, ADMIN)
+        return _endpoint(declared, ADMIN, takes)
     if declared not in (*PERMISSIONS, PUBLIC, AUTHENTICATED):
         raise ValueError(f"there is no permission {declared!r}")
-    return functools.partial(_endpoint, permission=declared)
+    return functools.partial(_endpoint, permission=declared, takes=takes)
 
 
-def _endpoint(method: Verb, permission: str) -> Verb:
+def _endpoint(method: Verb, permission: str, takes: Takes) -> Verb:
     @functools.wraps(method)
     async def run(self: "XinferHandler", *args: str) -> None:
         self.take_body()
@@ -78,6 +82,7 @@ def _endpoint(method: Verb, permission: str) -> Verb:
             self.task = None
 
     run.permission = permission  # type: ignore[attr-defined]
+    run.takes = takes  # type: ignore[attr-defined]
     return allow_unauthenticated(run)
 
 
@@ -85,6 +90,11 @@ def permission_of(handler: type[Any], method: str) -> str:
     """What the verb `method` of a handler declares; a verb that it does not have only says so, to known callers."""
     declared: str = getattr(getattr(handler, method.lower(), None), "permission", AUTHENTICATED)
     return declared
+
+
+def verbs_of(handler: type[Any]) -> list[str]:
+    """The methods that a handler has."""
+    return [method for method in METHODS if hasattr(getattr(handler, method.lower()), "permission")]
 
 
 @stream_request_body
@@ -97,6 +107,9 @@ class XinferHandler(APIHandler):
 
     auth_resource = "xinfer"
     auth_actions: ClassVar[dict[str, str]] = {"GET": "read", "POST": "write", "DELETE": "write"}
+
+    media_type: ClassVar[str] = "application/json"
+    """Of what the handler answers with."""
 
     service: Service
     principal: Principal | None = None
@@ -210,6 +223,8 @@ class XinferHandler(APIHandler):
         self.set_status(error.status)
         if error.status == 401:
             self.set_header("WWW-Authenticate", 'Bearer realm="jupyter-xinfer"')
+        if error.status == 405:
+            self.set_header("Allow", ", ".join([*verbs_of(type(self)), "OPTIONS"]))
         if error.status in (429, 503):
             self.set_header("Retry-After", str(math.ceil(error.retry_after or DEFAULT_RETRY_AFTER)))
         self.finish(msgspec.json.encode(error_body(error)))
@@ -231,6 +246,8 @@ def as_xinfer_error(status_code: int, exc_info: Any) -> XinferError:
         return error
     if isinstance(error, HTTPError) and status_code < 500:
         kind = _FROM_STATUS.get(status_code, InvalidRequest)
+        if kind is MethodNotAllowed:
+            return kind("This route does not have that method; the `Allow` header has those that it has.")
         return kind(error.log_message or error.reason or f"The request failed with status {status_code}.")
     return XinferError("The server failed to handle this request; its log has the details.")
 

@@ -9,8 +9,9 @@ from jupyter_xinfer.handlers.base import XinferHandler, endpoint
 from jupyter_xinfer.handlers.event_stream import EventStream
 from jupyter_xinfer.protocol.launch_body import launch_request
 from jupyter_xinfer.protocol.model_objects import event_objects, progress_object
+from jupyter_xinfer.protocol.openapi import Takes
 from xinfer_runtime.errors import InvalidRequest, ModelNotFound
-from xinfer_runtime.messages import ReplicaState
+from xinfer_runtime.messages import LaunchRequest, ReplicaState
 
 _FINAL = (ReplicaState.READY, ReplicaState.FAILED)
 
@@ -20,7 +21,7 @@ class ModelsHandler(XinferHandler):
     async def get(self) -> None:
         self.reply({"object": "list", "data": self.service.describe_all()})
 
-    @endpoint(MODELS_START)
+    @endpoint(MODELS_START, takes=Takes(LaunchRequest, query=("wait_ready",)))
     async def post(self) -> None:
         request = launch_request(self.request.body)
         # Xinference's sync client sends "False", its async client "false".
@@ -55,7 +56,7 @@ class ModelProgressHandler(XinferHandler):
 class ModelEventsHandler(XinferHandler):
     """What happened to a model; as a stream, the model itself at every change until it is ready, failed or gone."""
 
-    @endpoint(MODELS_READ)
+    @endpoint(MODELS_READ, takes=Takes(streams=True))
     async def get(self, uid: str) -> None:
         if "text/event-stream" not in self.request.headers.get("Accept", ""):
             self.reply(event_objects(self.service.status(uid)))

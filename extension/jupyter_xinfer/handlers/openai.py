@@ -7,12 +7,13 @@ from jupyter_xinfer.handlers.generate import GenerateHandler
 from jupyter_xinfer.protocol.decoding import decode
 from jupyter_xinfer.protocol.openai_requests import ChatRequest, CompletionRequest
 from jupyter_xinfer.protocol.openai_responses import ChatResponses, CompletionResponses
+from jupyter_xinfer.protocol.openapi import Takes
 
 
 class ChatHandler(GenerateHandler):
     name = "chat"
 
-    @endpoint("models:read")
+    @endpoint("models:read", takes=Takes(ChatRequest, streams=True))
     async def post(self) -> None:
         body = decode(self.request.body, ChatRequest)
         request_id = f"chatcmpl-{uuid.uuid4().hex}"
@@ -33,7 +34,7 @@ class ChatHandler(GenerateHandler):
 class CompletionHandler(GenerateHandler):
     name = "completion"
 
-    @endpoint("models:read")
+    @endpoint("models:read", takes=Takes(CompletionRequest, streams=True))
     async def post(self) -> None:
         body = decode(self.request.body, CompletionRequest)
         request_id = f"cmpl-{uuid.uuid4().hex}"

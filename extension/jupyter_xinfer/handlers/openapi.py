@@ -26,6 +26,8 @@ class OpenApiHandler(XinferHandler):
 class OpenApiPageHandler(OpenApiHandler):
     """The OpenAPI document as a page to read"""
 
+    media_type = "text/html"
+
     @endpoint(AUTHENTICATED)
     async def get(self) -> None:
         self.finish(page(self.document()), set_content_type="text/html; charset=utf-8")

@@ -12,6 +12,7 @@ from jupyter_xinfer.auth.permissions import MODELS_LIST, MODELS_REGISTER, MODELS
 from jupyter_xinfer.handlers.base import XinferHandler, endpoint
 from jupyter_xinfer.protocol.decoding import decode
 from jupyter_xinfer.protocol.model_objects import registration_object
+from jupyter_xinfer.protocol.openapi import Takes
 from jupyter_xinfer.protocol.xinference_objects import (
     cached_objects,
     definition_object,
@@ -51,7 +52,7 @@ class RegistrationsHandler(CatalogHandler):
     async def get(self, model_type: str) -> None:
         self.reply([registration_object(family) for family in self.known(model_type)])
 
-    @endpoint(MODELS_REGISTER)
+    @endpoint(MODELS_REGISTER, takes=Takes(RegisterRequest))
     async def post(self, model_type: str) -> None:
         if not _same(model_type, "LLM"):
             raise InvalidRequest(f"Models of type {model_type!r:.40} cannot be registered here; LLM can.", param="type")
@@ -89,13 +90,13 @@ class EnginesHandler(CatalogHandler):
 class CachedModelsHandler(CatalogHandler):
     """The model files on this server's machine. Nothing is downloaded, so none of them is ours to remove."""
 
-    @endpoint(MODELS_LIST)
+    @endpoint(MODELS_LIST, takes=Takes(query=("model_name",)))
     async def get(self) -> None:
         wanted = self.get_query_argument("model_name", "")
         found = [family for family in self.known() if wanted.lower() in ("", family.name.lower())]
         self.reply({"list": await asyncio.to_thread(_cached, found)})
 
-    @endpoint(MODELS_UNREGISTER)
+    @endpoint(MODELS_UNREGISTER, takes=Takes(required_query=("model_version",)))
     async def delete(self) -> None:
         version = self.get_query_argument("model_version")
         if not any(version in model_versions(family) for family in self.known()):
@@ -110,7 +111,7 @@ class CachedModelsHandler(CatalogHandler):
 class CachedFilesHandler(CatalogHandler):
     """What removing a cached model would delete: nothing."""
 
-    @endpoint(MODELS_LIST)
+    @endpoint(MODELS_LIST, takes=Takes(required_query=("model_version",)))
     async def get(self) -> None:
         self.reply({"model_version": self.get_query_argument("model_version"), "worker_ip": None, "paths": []})
 

@@ -7,6 +7,7 @@ from msgspec import Struct
 from jupyter_xinfer.auth.permissions import MODELS_LIST, MODELS_START, MODELS_STOP
 from jupyter_xinfer.handlers.base import XinferHandler, endpoint
 from jupyter_xinfer.protocol.decoding import decode
+from jupyter_xinfer.protocol.openapi import Takes
 from jupyter_xinfer.protocol.xinference_objects import replica_status
 from xinfer_runtime.errors import InvalidRequest
 from xinfer_runtime.messages import Replica
@@ -28,7 +29,7 @@ class ReplicasHandler(XinferHandler):
         created = int(status.spec.created)
         self.reply([replica_status(replica, index, created) for index, replica in enumerate(status.replicas)])
 
-    @endpoint(MODELS_START)
+    @endpoint(MODELS_START, takes=Takes(AddReplicas))
     async def post(self, uid: str) -> None:
         request = decode(self.request.body or b"{}", AddReplicas)
         if request.replica < 1:

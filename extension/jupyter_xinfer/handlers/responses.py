@@ -7,6 +7,7 @@ from jupyter_xinfer.handlers.base import endpoint
 from jupyter_xinfer.handlers.generate import GenerateHandler
 from jupyter_xinfer.protocol.chat_messages import Message
 from jupyter_xinfer.protocol.decoding import decode
+from jupyter_xinfer.protocol.openapi import Takes
 from jupyter_xinfer.protocol.responses_events import ResponsesEncoder
 from jupyter_xinfer.protocol.responses_requests import ResponsesRequest
 
@@ -14,7 +15,7 @@ from jupyter_xinfer.protocol.responses_requests import ResponsesRequest
 class ResponsesHandler(GenerateHandler):
     name = "responses"
 
-    @endpoint("models:read")
+    @endpoint("models:read", takes=Takes(ResponsesRequest, streams=True))
     async def post(self) -> None:
         body = decode(self.request.body, ResponsesRequest)
         caller, store = current_principal().id, self.service.responses

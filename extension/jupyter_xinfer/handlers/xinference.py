@@ -12,6 +12,7 @@ from jupyter_xinfer.auth.permissions import ADMIN, MODELS_LIST, MODELS_READ
 from jupyter_xinfer.cluster_nodes import workers_of
 from jupyter_xinfer.handlers.base import XinferHandler, endpoint
 from jupyter_xinfer.protocol.decoding import decode
+from jupyter_xinfer.protocol.openapi import Takes
 from jupyter_xinfer.protocol.xinference_objects import (
     cluster_objects,
     gpu_memory,
@@ -30,7 +31,7 @@ class AbortRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class InstancesHandler(XinferHandler):
-    @endpoint(MODELS_LIST)
+    @endpoint(MODELS_LIST, takes=Takes(query=("model_name", "model_uid")))
     async def get(self) -> None:
         name, uid = self.get_query_argument("model_name", ""), self.get_query_argument("model_uid", "")
         found = [
@@ -42,7 +43,7 @@ class InstancesHandler(XinferHandler):
 
 
 class AbortHandler(XinferHandler):
-    @endpoint(MODELS_READ)
+    @endpoint(MODELS_READ, takes=Takes(AbortRequest))
     async def post(self, uid: str, request_id: str) -> None:
         decode(self.request.body or b"{}", AbortRequest)
         self.service.status(uid)

@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from jupyter_xinfer.protocol.chat_messages import Message
 from jupyter_xinfer.protocol.fan_out import fan_out
-from jupyter_xinfer.protocol.sampling_fields import PositiveInt, SamplingFields
+from jupyter_xinfer.protocol.sampling_fields import PositiveInt, SamplingFields, TokenId
 from jupyter_xinfer.protocol.structured_output import ResponseFormat, constraining_field, constraint_of
 from jupyter_xinfer.protocol.tools import OfferedTools, Tool, ToolChoice, offered_tools
 from xinfer_runtime.errors import InvalidRequest
@@ -122,7 +122,7 @@ class ChatRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
 
 
 class CompletionRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
-    prompt: str | list[str | int | list[int]]
+    prompt: str | list[str | TokenId | list[TokenId]]
     best_of: Annotated[int, Meta(ge=1, le=20)] | None = None
     echo: bool | None = None
     suffix: str | None = None

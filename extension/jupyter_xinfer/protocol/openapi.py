@@ -2,38 +2,33 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from jupyter_xinfer.auth.permissions import PUBLIC
-from jupyter_xinfer.protocol.anthropic_requests import CountTokensRequest, MessagesRequest
-from jupyter_xinfer.protocol.openai_requests import ChatRequest, CompletionRequest
-from jupyter_xinfer.protocol.responses_requests import ResponsesRequest
-from jupyter_xinfer.protocol.tokens import DetokenizeRequest, TokenizeRequest
-from xinfer_runtime.messages import LaunchRequest
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
-BODIES: Mapping[str, type[Struct]] = {
-    "POST /v1/chat/completions": ChatRequest,
-    "POST /v1/completions": CompletionRequest,
-    "POST /v1/responses": ResponsesRequest,
-    "POST /v1/messages": MessagesRequest,
-    "POST /v1/messages/count_tokens": CountTokensRequest,
-    "POST /tokenize": TokenizeRequest,
-    "POST /v1/tokenize": TokenizeRequest,
-    "POST /detokenize": DetokenizeRequest,
-    "POST /v1/detokenize": DetokenizeRequest,
-    "POST /v1/models": LaunchRequest,
-}
-"""The types that decode the bodies of requests."""
-
 _REFERENCE = "#/components/schemas/{name}"
 _GROUP = re.compile(r"\([^()]*\)")
-_STREAMS = (ChatRequest, CompletionRequest, ResponsesRequest, MessagesRequest)
 
 Route = tuple[str, type[Any], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Takes:
+    """What a verb takes, for the document: the type that decodes its body, the names of its query's parameters, and
+    whether it streams events where it is asked to."""
+
+    body: type[Struct] | None = None
+    required_query: tuple[str, ...] = ()
+    query: tuple[str, ...] = ()
+    streams: bool = False
+
+
+NOTHING = Takes()
 
 
 class ErrorDetail(Struct):
@@ -50,7 +45,9 @@ class ErrorBody(Struct):
 
 def document(routes: Iterable[Route], base_url: str, version: str) -> dict[str, Any]:
     """The whole document; `base_url` is the path below which all routes lie."""
-    kinds: list[type[Struct]] = [*dict.fromkeys(BODIES.values()), ErrorBody]
+    routes = list(routes)
+    taken = [_takes(handler, method).body for _, handler, _ in routes for method in METHODS]
+    kinds: list[type[Struct]] = [*dict.fromkeys(body for body in taken if body is not None), ErrorBody]
     references, components = msgspec.json.schema_components(kinds, ref_template=_REFERENCE)
     by_kind = dict(zip(kinds, references, strict=True))
     for kind in kinds:
@@ -99,9 +96,9 @@ def _operation(
     names: list[str],
     by_kind: Mapping[type[Struct], Any],
 ) -> dict[str, Any]:
-    kind = BODIES.get(f"{method} {path}")
-    answer: dict[str, Any] = {"application/json": {"schema": {}}}
-    if kind in _STREAMS:
+    takes = _takes(handler, method)
+    answer: dict[str, Any] = {getattr(handler, "media_type", "application/json"): {"schema": {}}}
+    if takes.streams:
         answer["text/event-stream"] = {"schema": {"type": "string"}}
     operation: dict[str, Any] = {
         "operationId": "_".join([method.lower(), *re.findall(r"\w+", path)]),
@@ -115,17 +112,31 @@ def _operation(
             },
         },
     }
-    if names:
-        operation["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
-        ]
-    if kind is not None:
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": by_kind[kind]}}}
+    parameters = [
+        *(_parameter(name, "path", required=True) for name in names),
+        *(_parameter(name, "query", required=True) for name in takes.required_query),
+        *(_parameter(name, "query", required=False) for name in takes.query),
+    ]
+    if parameters:
+        operation["parameters"] = parameters
+    if takes.body is not None:
+        schema = by_kind[takes.body]
+        required = any(field.required for field in msgspec.structs.fields(takes.body))
+        operation["requestBody"] = {"required": required, "content": {"application/json": {"schema": schema}}}
     if permission == PUBLIC:
         operation["security"] = []
     elif path.startswith("/v1/messages"):
         operation["security"] = [{"bearer": []}, {"x-api-key": []}]
     return operation
+
+
+def _takes(handler: type[Any], method: str) -> Takes:
+    takes: Takes = getattr(getattr(handler, method.lower(), None), "takes", NOTHING)
+    return takes
+
+
+def _parameter(name: str, place: str, *, required: bool) -> dict[str, Any]:
+    return {"name": name, "in": place, "required": required, "schema": {"type": "string"}}
 
 
 def _summary(handler: type[Any], method: str) -> str:

@@ -13,6 +13,7 @@ Temperature = Annotated[float, Meta(ge=0, le=2)]
 Probability = Annotated[float, Meta(ge=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 PositiveInt = Annotated[int, Meta(ge=1)]
+TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 # llama.cpp and PyTorch generators take 64-bit seeds; OpenAI documents signed 64 bit.
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 MAX_STOP_STRINGS = 16

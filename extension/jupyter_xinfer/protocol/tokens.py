@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from jupyter_xinfer.protocol.chat_messages import Message
+from jupyter_xinfer.protocol.sampling_fields import TokenId
 from jupyter_xinfer.protocol.tools import Tool
 from xinfer_runtime.errors import InvalidRequest
 from xinfer_runtime.messages import Delta, GenerateRequest, Tokenization
@@ -71,7 +72,7 @@ class TokenizeRequest(Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class DetokenizeRequest(Struct, kw_only=True, forbid_unknown_fields=True):
-    tokens: list[int]
+    tokens: list[TokenId]
     model: str | None = None
 
     def request(self, request_id: str) -> GenerateRequest:

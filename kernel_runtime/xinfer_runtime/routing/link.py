@@ -7,7 +7,7 @@ from typing import Final, Self
 
 from msgspec.structs import replace
 
-from xinfer_runtime.errors import ReplicaLost, RequestTooLarge
+from xinfer_runtime.errors import InvalidRequest, ReplicaLost, RequestTooLarge
 from xinfer_runtime.messages import Delta, EngineStats, GenerateRequest
 from xinfer_runtime.routing.frames import (
     FRAME_LIMIT,
@@ -157,7 +157,8 @@ class Link:
         return len(self._streams) + self._others
 
     def submit(self, request: GenerateRequest) -> Stream:
-        """Start a stream. Raises ReplicaLost on a lost link, RequestTooLarge for what no frame can hold."""
+        """Start a stream. Raises ReplicaLost on a lost link, RequestTooLarge or InvalidRequest for what no frame can
+        hold."""
         if self.lost is not None:
             raise ReplicaLost(self.lost)
         self._numbers += 1
@@ -166,6 +167,8 @@ class Link:
             self._outbox.put(Submit(replace(request, id=stream_id)))
         except FrameError as error:
             raise RequestTooLarge(f"the request does not fit into {FRAME_LIMIT >> 20} MiB: {error}") from error
+        except OverflowError as error:
+            raise InvalidRequest("the request holds a whole number that does not fit into 64 bits") from error
         if not self._streams:
             self._answered = asyncio.get_running_loop().time()
         stream = self._streams[stream_id] = Stream(self, stream_id)
