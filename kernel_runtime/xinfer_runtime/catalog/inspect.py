@@ -4,16 +4,16 @@ node.
 
 import msgspec
 
-from xinfer_runtime.catalog.forecast import forecast
+from xinfer_runtime.catalog.fitting import fit
 from xinfer_runtime.catalog.gguf_file import read_gguf
 from xinfer_runtime.catalog.locate import locate
-from xinfer_runtime.engines.llama_cpp import sizing
 from xinfer_runtime.errors import InvalidRequest
 from xinfer_runtime.messages import ModelSpec
 
 
-def inspect(spec: ModelSpec) -> ModelSpec:
-    """`spec` with path, quantization, size, context length and memory filled in from the file on this node.
+def inspect(spec: ModelSpec, room: int | None = None) -> ModelSpec:
+    """`spec` with path, quantization, size, context length and memory filled in from the file on this node, which has
+    `room` bytes for it.
 
     Raises ModelFileError for a file that is missing or broken, InvalidRequest for a context the model cannot have.
     """
@@ -25,12 +25,10 @@ def inspect(spec: ModelSpec) -> ModelSpec:
             param="context_length",
         )
     return msgspec.structs.replace(
-        spec,
+        fit(file, spec, room),
         path=str(path),
         quantization=spec.quantization or file.quantization or None,
         size_in_billions=spec.size_in_billions or _billions(file.parameters),
-        context_length=spec.context_length or sizing.default_context_length(file.context_length),
-        memory_bytes=forecast(file, spec).total,
     )
 
 

@@ -124,7 +124,7 @@ class Actions:
         addresses = state.nodes()
         inspections = await asyncio.gather(*(self._table.inspect(address, spec) for address in addresses))
         refusals: dict[str, ErrorInfo] = {}
-        found = spec
+        found: list[ModelSpec] = []
         for address, inspection in zip(addresses, inspections, strict=True):
             if isinstance(inspection, ErrorInfo):
                 refusals[address] = inspection
@@ -134,8 +134,10 @@ class Actions:
                 refusals[address] = inspection.error
             elif inspection.spec is not None:
                 # Each node finds the file by itself when it starts a replica: paths may differ, and change.
-                found = msgspec.structs.replace(inspection.spec, path=spec.path, created=spec.created or time.time())
-        return await self._change(spec.uid, LaunchAsked(found, refusals))
+                found.append(inspection.spec)
+        fitting = _for_most_nodes(found, spec.replica) if found else spec
+        fitting = msgspec.structs.replace(fitting, path=spec.path, created=spec.created or time.time())
+        return await self._change(spec.uid, LaunchAsked(fitting, refusals))
 
     async def _do_cancel(self, uid: str) -> Answer:
         """Before the model is in the table there is a task to end; afterwards, a model."""
@@ -168,3 +170,9 @@ class Actions:
         """Whether replicas are still there that need not stay."""
         state = self._table.state
         return len(state.replicas_on(address)) > len(state.stuck_on(address))
+
+
+def _for_most_nodes(found: list[ModelSpec], replicas: int) -> ModelSpec:
+    """What the nodes found out, which differs by what they have room for: the most that so many nodes have room for."""
+    by_size = sorted(found, key=lambda each: each.memory_bytes, reverse=True)
+    return by_size[min(replicas, len(by_size)) - 1]

@@ -23,6 +23,7 @@ from xinfer_runtime.cluster.agent_state import AgentState
 from xinfer_runtime.cluster.child_process import child_command
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.cluster.inventory import measure, private_memory
+from xinfer_runtime.cluster.placement import headroom
 from xinfer_runtime.cluster.protocol import METRIC, Inspection, NodeReport, ReplicaReport, Sync, decode, encode
 from xinfer_runtime.cluster.replica_process import ReplicaProcess
 from xinfer_runtime.cluster.replica_protocol import (
@@ -234,12 +235,17 @@ class NodeAgent(WorkerPlugin):
 async def _inspect_file(spec: ModelSpec) -> ModelSpec:
     """The spec with what its file on this node says. Raises XinferError alone."""
     try:
-        return await asyncio.to_thread(inspect, spec)
+        return await asyncio.to_thread(_inspect_here, spec)
     except XinferError:
         raise
     except Exception as error:
         logger.exception("looking at the file of %s", spec.uid)
         raise EngineError(f"the file of {spec.uid!r} could not be looked at: {error!r}") from error
+
+
+def _inspect_here(spec: ModelSpec) -> ModelSpec:
+    node = measure()
+    return inspect(spec, max(0, node.memory_available - headroom(node.memory_total)))
 
 
 def _home_folder(home: str | None) -> Path:

@@ -67,7 +67,7 @@ def place(spec: ModelSpec, nodes: Sequence[NodeView], count: int | None = None) 
     return Placement(tuple(chosen))
 
 
-def _headroom(total: int) -> int:
+def headroom(total: int) -> int:
     """What stays free for everything else on the node."""
     return min(int(total * _HEADROOM_SHARE), _HEADROOM_LIMIT)
 
@@ -75,7 +75,7 @@ def _headroom(total: int) -> int:
 def _free(host: str, nodes: Sequence[NodeView]) -> int:
     sharing = [node for node in nodes if node.host == host]
     available = min(node.memory_available for node in sharing)
-    return max(0, available - sum(node.promised for node in sharing) - _headroom(sharing[0].memory_total))
+    return max(0, available - sum(node.promised for node in sharing) - headroom(sharing[0].memory_total))
 
 
 def _explain(spec: ModelSpec, nodes: Sequence[NodeView], count: int, placed: int) -> str:
@@ -96,7 +96,7 @@ def _reason(spec: ModelSpec, node: NodeView, nodes: Sequence[NodeView]) -> str:
     return (
         f"{gib(_free(node.host, nodes))} free of {gib(node.memory_total)} "
         f"({gib(node.memory_available)} available, {gib(node.promised)} promised to replicas that are loading, "
-        f"{gib(_headroom(node.memory_total))} kept free)"
+        f"{gib(headroom(node.memory_total))} kept free)"
     )
 
 

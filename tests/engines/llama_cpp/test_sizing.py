@@ -5,9 +5,24 @@ from xinfer_runtime.engines.llama_cpp.sizing import CacheShape, choose, kv_seque
 SMALL = CacheShape(512, 512)
 
 
-def test_a_launch_that_says_nothing_gets_the_trained_context_up_to_the_default() -> None:
+def test_a_launch_that_says_nothing_gets_the_trained_context_as_far_as_the_cells_go() -> None:
     assert choose(SMALL, trained_context=2048).context_length == 2048
-    assert choose(SMALL, trained_context=131072).context_length == 8192
+    assert choose(SMALL, trained_context=20_000).context_length == 20_000
+    assert choose(SMALL, trained_context=131072).context_length == 32768
+    assert choose(SMALL, trained_context=131072, max_sequences=1).context_length == 32768
+    assert choose(SMALL, trained_context=0).context_length == 8192
+
+
+def test_a_launch_that_says_nothing_and_has_room_for_each_sequence_gets_no_more_than_that() -> None:
+    size = choose(SMALL, trained_context=131072, max_sequences=4)
+    assert (size.context_length, size.split) == (8192, True)
+
+
+def test_what_was_chosen_is_chosen_again_when_it_is_asked_for() -> None:
+    for trained in (500, 8192, 10_000, 131072):
+        for sequences in (None, 1, 2, 3, 16, 256):
+            chosen = choose(SMALL, trained, None, sequences)
+            assert choose(SMALL, trained, chosen.context_length, sequences) == chosen
 
 
 def test_a_launch_decides_for_itself() -> None:

@@ -12,7 +12,8 @@ CacheType = Literal["f16", "q8_0", "q4_0"]
 """How keys or values are stored."""
 
 DEFAULT_CONTEXT_LENGTH = 8192
-"""Tokens per sequence when nobody said: enough for a conversation, far from the 128 k that many files announce."""
+"""Tokens per sequence when nobody said, nor the file: enough for a conversation. What each sequence can have for itself
+is weighed with no more either."""
 
 DEFAULT_MAX_SEQUENCES = 64
 """Sequences that run at once: so many clients get their first token at once. In a unified cache a CPU goes over every
@@ -79,26 +80,26 @@ class CacheSize:
         return self.cells // (self.max_sequences + 1) if self.split else self.cells
 
 
-def default_context_length(trained_context: int) -> int:
-    """Tokens per sequence for a model trained on so many, 0 where that is unknown."""
-    return min(trained_context or DEFAULT_CONTEXT_LENGTH, DEFAULT_CONTEXT_LENGTH)
-
-
 def choose(
     shape: CacheShape, trained_context: int, context_length: int | None = None, max_sequences: int | None = None
 ) -> CacheSize:
-    """The cache for a model trained on `trained_context` tokens, for what the launch asked for, None where it did not.
+    """The cache for a model trained on `trained_context` tokens (0 where that is unknown), for what the launch asked
+    for, None where it did not.
 
     Room for every sequence at full length, but no more than 32,768 cells or 2 GiB, and never less than one full
-    sequence.
+    sequence. Where sequences share all cells and the launch does not say how long one may be, it may have all of them,
+    up to what the model was trained for.
     """
-    length = context_length or default_context_length(trained_context)
+    length = context_length or min(trained_context or DEFAULT_CONTEXT_LENGTH, DEFAULT_CONTEXT_LENGTH)
     sequences = max_sequences or DEFAULT_MAX_SEQUENCES
     affordable = min(_CELL_TARGET, _BYTES_TARGET // max(shape.bytes_per_cell, 1))
     stream = _aligned(length)
     if 1 < sequences < MOST_KV_SEQUENCES and sequences * stream <= affordable:
         return CacheSize(length, sequences, (sequences + 1) * stream, split=True)
-    return CacheSize(length, sequences, _aligned(max(length, min(sequences * length, affordable))))
+    cells = _aligned(max(length, min(sequences * (context_length or trained_context or length), affordable)))
+    if context_length is None:
+        length = max(length, min(trained_context, cells))
+    return CacheSize(length, sequences, cells)
 
 
 def block_elements(cache_type: CacheType) -> int:
