@@ -130,6 +130,8 @@ class GenerateRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """OpenAI tool objects, `{"type": "function", "function": {...}}`, for the chat template."""
     parse_tool_calls: bool = False
     """Whether tool calls in the output become `Delta.tool_calls` instead of text."""
+    one_call: bool = False
+    """Whether the output ends with its first tool call."""
     template_kwargs: dict[str, Any] = {}
     suffix: str | None = None
     """What comes after the text that is to be generated, which then fills the place between `prompt` and this."""

@@ -66,7 +66,6 @@ def completions(**fields: Any) -> list[GenerateRequest]:
         ({"tool_choice": "auto"}, "tool_choice"),
         ({"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
         ({"tools": [WEATHER], "tool_choice": "required", "guided_regex": "a"}, "tool_choice"),
-        ({"tools": [WEATHER], "parallel_tool_calls": False}, "parallel_tool_calls"),
         ({"functions": []}, "functions"),
         ({"store": True}, "store"),
         ({"modalities": ["text", "audio"]}, "modalities"),
@@ -190,6 +189,11 @@ def test_a_tool_conversation_is_carried_whole() -> None:
     assert request.messages is not None
     assert request.messages[1].tool_calls[0].arguments == '{"city": "Rome"}'
     assert request.messages[2].tool_call_id == "c1"
+
+
+def test_without_parallel_calls_the_output_ends_with_the_first() -> None:
+    assert chat(tools=[WEATHER], parallel_tool_calls=False).one_call
+    assert not chat(tools=[WEATHER]).one_call
 
 
 def test_tool_choice_none_hides_the_tools_from_the_model() -> None:

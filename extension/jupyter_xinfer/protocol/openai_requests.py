@@ -93,6 +93,7 @@ class ChatRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
             messages=tuple(message.as_chat_message(i) for i, message in enumerate(self.messages)),
             tools=tools.for_template,
             parse_tool_calls=bool(tools.functions) and tools.constraint is None,
+            one_call=self.parallel_tool_calls is False,
             template_kwargs=self._template_kwargs(thinks=constraint is None),
             constraint=constraint,
             sampling=self.sampling(

@@ -101,11 +101,6 @@ def offered_tools(tools: Sequence[Tool] | None, choice: ToolChoice | None, paral
         # One call, unless several were asked for in so many words: the form is none that models were trained on, so
         # that many would not know when to stop.
         return OfferedTools(functions, _one_or_more(functions, several=parallel is True))
-    if parallel is False:
-        raise InvalidRequest(
-            "`parallel_tool_calls` can be false only where `tool_choice` is 'required' or names a function.",
-            param="parallel_tool_calls",
-        )
     return OfferedTools(functions)
 
 

@@ -78,6 +78,26 @@ def test_tool_calls_leave_the_text_and_set_the_finish_reason() -> None:
     assert (text_of(deltas), deltas[-1].finish_reason) == ("Let me see.", FinishReason.TOOL_CALLS)
 
 
+def test_where_one_call_is_wanted_the_first_ends_the_output() -> None:
+    call = '<tool_call>{"name": "add", "arguments": {}}</tool_call>'
+    request = GenerateRequest(id="r", prompt="x", parse_tool_calls=True, one_call=True)
+    deltas = feed(Generation(request, prompt=[1], facts=FACTS), f"Well. {call}\n{call} And so on.")
+
+    assert text_of(deltas) == "Well."
+    assert len([call for delta in deltas for call in delta.tool_calls]) == 1
+    assert deltas[-1].finish_reason is FinishReason.TOOL_CALLS
+    assert deltas[-1].usage == Usage(1, len(f"Well. {call}"))
+
+
+def test_where_one_call_is_wanted_and_a_block_has_several_the_first_is_it() -> None:
+    facts = TokenFacts(FACTS.piece, FACTS.end_of_generation, 200, template="[TOOL_CALLS]")
+    request = GenerateRequest(id="r", messages=(), parse_tool_calls=True, one_call=True)
+    deltas = feed(Generation(request, prompt=[1], facts=facts), "[TOOL_CALLS]f[ARGS]{}[TOOL_CALLS]g[ARGS]{}")
+
+    assert [call.name for delta in deltas for call in delta.tool_calls] == ["f"]
+    assert deltas[-1].finish_reason is FinishReason.TOOL_CALLS
+
+
 def test_without_parsing_tool_calls_are_text() -> None:
     written = '<tool_call>{"name": "add", "arguments": {}}</tool_call>'
     deltas = feed(generation(), written)

@@ -60,6 +60,7 @@ class Generation:
         self._detokenizer = Detokenizer()
         self._stop = StopMatcher(sampling.stop)
         self._parser = _parser(request, prompt, facts)
+        self._one_call = request.one_call
         if self._limit <= 0:
             self.finish_reason = FinishReason.LENGTH
 
@@ -103,17 +104,13 @@ class Generation:
         return (TokenLogprob(piece(token), likelihood.logprob, tuple((piece(t), p) for t, p in likelihood.top)),)
 
     def _delta(self, text: str, token_ids: tuple[int, ...], logprobs: tuple[TokenLogprob, ...] = ()) -> Delta:
-        last = self.finish_reason is not None
-        if last and not self._stop.stopped:
+        if self.finish_reason is not None and not self._stop.stopped:
             text += self._stop.push(self._detokenizer.finish())
             text += self._stop.finish()
         output = Output(text)
         if self._parser is not None:
-            output = self._parser.push(text)
-            if last:
-                output += self._parser.finish()
-                if self._parser.calls and self.finish_reason is FinishReason.STOP:
-                    self.finish_reason = FinishReason.TOOL_CALLS
+            output = self._parsed(text)
+        last = self.finish_reason is not None
         return Delta(
             id=self.request_id,
             text=output.text,
@@ -125,6 +122,21 @@ class Generation:
             reasoning=output.reasoning,
             mirostat_mu=self.sampler.mirostat.mu if self.sampler.mirostat is not None else None,
         )
+
+    def _parsed(self, text: str) -> Output:
+        """What `text` means; sets the finish reason of an output that calls tools."""
+        assert self._parser is not None
+        output = self._parser.push(text)
+        if self.finish_reason is not None:
+            output += self._parser.finish()
+        if not self._parser.calls:
+            return output
+        if self._one_call and output.calls:
+            self.finish_reason = FinishReason.TOOL_CALLS
+            return Output(output.text, output.reasoning, output.calls[:1])
+        if self.finish_reason is FinishReason.STOP:
+            self.finish_reason = FinishReason.TOOL_CALLS
+        return output
 
 
 def _parser(request: GenerateRequest, prompt: Sequence[int], facts: TokenFacts) -> OutputParser | None:
