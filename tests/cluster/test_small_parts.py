@@ -1,6 +1,5 @@
 """The parts of the cluster that are a few functions each."""
 
-import os
 import ssl
 import stat
 import sys
@@ -14,7 +13,6 @@ from xinfer_runtime.cluster.bounded_log import BoundedLog
 from xinfer_runtime.cluster.child_process import child_command, child_environment
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.cluster.desired_table import DesiredTable
-from xinfer_runtime.cluster.inventory import measure, private_memory
 from xinfer_runtime.cluster.model_table import ModelTable, OutOfStepError
 from xinfer_runtime.cluster.protocol import Beat, Change, Snapshot
 from xinfer_runtime.cluster.session import ClusterSession
@@ -108,26 +106,6 @@ def test_a_table_that_cannot_be_read_is_kept_aside(tmp_path: Path) -> None:
         table.load()
     assert table.set_aside().read_text() == "{not json"
     assert table.load() == ()
-
-
-def test_memory_is_what_the_control_group_leaves(tmp_path: Path) -> None:
-    (tmp_path / "memory.max").write_text("1000000\n")
-    (tmp_path / "memory.current").write_text("700000\n")
-    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 60000\nactive_file 40000\n")
-    inventory = measure(tmp_path)
-    assert (inventory.memory_total, inventory.memory_available) == (1_000_000, 400_000)
-
-
-@pytest.mark.parametrize("limit", ["max\n", None])
-def test_memory_is_the_machines_where_no_control_group_limits_it(tmp_path: Path, limit: str | None) -> None:
-    if limit is not None:
-        (tmp_path / "memory.max").write_text(limit)
-    assert measure(tmp_path).memory_total == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def test_the_memory_of_a_process_and_of_none() -> None:
-    assert 1 << 20 < private_memory(os.getpid()) < 1 << 40
-    assert private_memory(2**22 - 1) == 0
 
 
 def status(uid: str) -> ModelStatus:

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -35,14 +36,22 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("--host", "-H", help="address at which others reach this machine (default: found out)")
     parser.add_argument("--name", help="name of the node in Dask")
+    parser.add_argument(
+        "--label", action="append", default=[], metavar="NAME=VALUE", help="what launches may ask for; may be repeated"
+    )
     parser.set_defaults(run=run, passes_options_on=False)
 
 
 def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     del rest
     from xinfer_runtime.cluster.authority import home_folder
+    from xinfer_runtime.cluster.inventory import LABELS_VARIABLE, parse_labels
     from xinfer_runtime.cluster.node import serve_node
 
+    if arguments.label:
+        labels = parse_labels(",".join(arguments.label))
+        # The node's processes inherit it.
+        os.environ[LABELS_VARIABLE] = ",".join(f"{name}={value}" for name, value in labels.items())
     scheduler, credentials = _membership(arguments)
 
     async def serve(stop: asyncio.Event) -> None:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from distributed.comm.addressing import get_address_host
 from distributed.diagnostics.plugin import WorkerPlugin
-from msgspec.structs import replace
 
 from xinfer_runtime.catalog.inspect import inspect
 from xinfer_runtime.cluster import agent_events as events
@@ -22,7 +21,7 @@ from xinfer_runtime.cluster.agent_events import Drain, Event, Kill, Start
 from xinfer_runtime.cluster.agent_state import AgentState
 from xinfer_runtime.cluster.child_process import child_command
 from xinfer_runtime.cluster.credentials import TlsCredentials
-from xinfer_runtime.cluster.inventory import measure, private_memory
+from xinfer_runtime.cluster.inventory import NodeSurvey, machine_memory, private_memory
 from xinfer_runtime.cluster.placement import headroom
 from xinfer_runtime.cluster.protocol import METRIC, Inspection, NodeReport, ReplicaReport, Sync, decode, encode
 from xinfer_runtime.cluster.replica_process import ReplicaProcess
@@ -68,10 +67,12 @@ class NodeAgent(WorkerPlugin):
 
     async def setup(self, worker: "Worker") -> None:
         self._worker = worker
-        self._logs = _home_folder(self._home) / "logs"
+        home = _home_folder(self._home)
+        self._logs = home / "logs"
         self._credentials = _credentials_of(worker)
-        self._label = _label_of(worker) or measure().label
-        self._state = AgentState(self._label, new_token=lambda: secrets.token_urlsafe(32))
+        address = get_address_host(worker.address)
+        self._survey = await asyncio.to_thread(NodeSurvey, _label_of(worker), address, home)
+        self._state = AgentState(self._survey.label, new_token=lambda: secrets.token_urlsafe(32))
         self._processes: dict[int, ReplicaProcess] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._boot = secrets.token_hex(8)
@@ -186,7 +187,7 @@ class NodeAgent(WorkerPlugin):
             seq=self._seq,
             epoch=self._state.epoch,
             generation=self._state.generation,
-            inventory=replace(measure(), label=self._label),
+            inventory=self._survey.measure(),
             replicas=tuple(
                 ReplicaReport(
                     incarnation=incarnation,
@@ -244,8 +245,8 @@ async def _inspect_file(spec: ModelSpec) -> ModelSpec:
 
 
 def _inspect_here(spec: ModelSpec) -> ModelSpec:
-    node = measure()
-    return inspect(spec, max(0, node.memory_available - headroom(node.memory_total)))
+    total, available = machine_memory()
+    return inspect(spec, max(0, available - headroom(total)))
 
 
 def _home_folder(home: str | None) -> Path:

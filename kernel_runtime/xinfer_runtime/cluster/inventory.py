@@ -1,26 +1,81 @@
-"""What a node has: processors and memory, within the limits of its control group."""
+"""What a node has: processors, memory and disk within the limits of its control groups, GPUs, engines, labels."""
 
+import logging
 import os
+import shutil
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
 
-from xinfer_runtime.cluster.protocol import Inventory
+from xinfer_runtime.cluster.amd_gpus import AmdSmi, amd_gpus, load_amdsmi
+from xinfer_runtime.cluster.gpu_visibility import visible
+from xinfer_runtime.cluster.nvidia_gpus import Nvml, load_nvml, nvidia_gpus
+from xinfer_runtime.cluster.protocol import EngineSupport, Gpu, Inventory
+from xinfer_runtime.control_group import ROOT, memory_limit, usable_cores
+from xinfer_runtime.engines.registry import installed_engines
+from xinfer_runtime.errors import InvalidRequest
 
-_CGROUP = Path("/sys/fs/cgroup")
+logger = logging.getLogger("xinfer.agent")
+
+LABELS_VARIABLE = "XINFER_LABELS"
+"""`name=value,name=value`: what an administrator says of the node, for launches to ask for."""
 
 
-def measure(cgroup: Path = _CGROUP) -> Inventory:
-    """The node now. In a container, memory is what the container may still take, not what the host has."""
+class NodeSurvey:
+    """Measures this node. Opening it may take seconds and belongs in a thread; `measure` is a matter of a millisecond.
+
+    `address` is where others reach the node and `home` the folder whose disk counts.
+    """
+
+    def __init__(self, label: str, address: str, home: Path, environ: Mapping[str, str] = os.environ) -> None:
+        self.label = label or socket.gethostname()
+        self._address = address
+        self._home = home
+        self._environ = environ
+        self._labels = _labels(environ)
+        self._nvml: Nvml | None = load_nvml()
+        self._amdsmi: AmdSmi | None = load_amdsmi()
+        self._engines = {
+            name: EngineSupport(version=version, gpu=gpu) for name, (version, gpu) in installed_engines().items()
+        }
+
+    def measure(self, cgroup: Path = ROOT) -> Inventory:
+        """The node now. In a container, memory is what the container may still take, not what the host has."""
+        total, available = machine_memory(cgroup)
+        disk = _disk(self._home)
+        return Inventory(
+            host=socket.gethostname(),
+            label=self.label,
+            address=self._address,
+            cpus=usable_cores(cgroup),
+            memory_total=total,
+            memory_available=available,
+            disk_total=disk[0],
+            disk_free=disk[1],
+            gpus=self.gpus(),
+            engines=self._engines,
+            labels=self._labels,
+        )
+
+    def gpus(self) -> tuple[Gpu, ...]:
+        """The GPUs that are left to this process."""
+        found: list[Gpu] = []
+        if self._nvml is not None:
+            found += nvidia_gpus(self._nvml)
+        if self._amdsmi is not None:
+            found += amd_gpus(self._amdsmi)
+        return visible(found, self._environ)
+
+
+def machine_memory(cgroup: Path = ROOT) -> tuple[int, int]:
+    """Total and available bytes, of the machine or of the control group that has less."""
     memory = psutil.virtual_memory()
-    total, available = memory.total, memory.available
-    limit, used = _cgroup_memory(cgroup)
-    if limit is not None and limit < total:
-        total = limit
-        available = min(available, max(0, limit - used))
-    host = socket.gethostname()
-    return Inventory(host=host, label=host, cpus=_cpus(), memory_total=total, memory_available=available)
+    limit = memory_limit(cgroup)
+    if limit is None or limit.total >= memory.total:
+        return memory.total, memory.available
+    return limit.total, min(memory.available, limit.available)
 
 
 def private_memory(pid: int) -> int:
@@ -32,35 +87,31 @@ def private_memory(pid: int) -> int:
     return max(0, int(memory.rss) - int(getattr(memory, "shared", 0)))
 
 
-def _cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def parse_labels(text: str) -> dict[str, str]:
+    """`name=value,name=value` as a dict; raises InvalidRequest for anything else."""
+    labels = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals or not name or not value:
+            raise InvalidRequest(f"label {part!r:.100}: write name=value", param="labels")
+        labels[name] = value
+    return labels
 
 
-def _cgroup_memory(root: Path) -> tuple[int | None, int]:
-    """Limit and use of the control group, version 2 or 1.
+def _labels(environ: Mapping[str, str]) -> dict[str, str]:
+    try:
+        return parse_labels(environ.get(LABELS_VARIABLE, ""))
+    except InvalidRequest as error:
+        logger.error("%s is left out: %s", LABELS_VARIABLE, error)
+        return {}
 
-    Page cache does not count as used: the kernel drops it for others. That includes mapped weights, which placement
-    counts as promised to their replica.
-    """
-    for limit_file, used_file, cache in (
-        (root / "memory.max", root / "memory.current", ("active_file", "inactive_file")),
-        (
-            root / "memory/memory.limit_in_bytes",
-            root / "memory/memory.usage_in_bytes",
-            ("total_active_file", "total_inactive_file"),
-        ),
-    ):
+
+def _disk(folder: Path) -> tuple[int, int]:
+    """Total and free bytes of the file system that holds `folder`, or will."""
+    for place in (folder, *folder.parents):
         try:
-            text = limit_file.read_text().strip()
-            if text == "max":
-                return None, 0
-            used = int(used_file.read_text())
-            stat = limit_file.with_name("memory.stat").read_text()
+            usage = shutil.disk_usage(place)
         except OSError:
             continue
-        lines = (line.split() for line in stat.splitlines())
-        dropped = sum(int(size) for name, size in lines if name in cache)
-        return int(text), max(0, used - dropped)
-    return None, 0
+        return usage.total, usage.free
+    return 0, 0

@@ -34,14 +34,46 @@ class Sync(Struct, frozen=True, kw_only=True):
     wants: tuple[ReplicaWant, ...] = ()
 
 
-class Inventory(Struct, frozen=True, kw_only=True):
-    """A node as measured just now; memory in bytes. `host` tells nodes that share one memory."""
+class Gpu(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A GPU, or an instance of one that is divided (MIG); memory in bytes, `utilisation` from 0 to 1.
+
+    `index` is its position among all that the driver lists, `uuid` what makes it visible to a process.
+    """
+
+    uuid: str
+    index: int
+    name: str
+    memory_total: int
+    memory_free: int
+    utilisation: float = 0.0
+    vendor: str = "nvidia"
+    parent: str = ""
+    """Of a MIG instance: the UUID of the GPU."""
+
+
+class EngineSupport(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An engine that a node can import, and whether it was built for GPUs."""
+
+    version: str
+    gpu: bool = False
+
+
+class Inventory(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A node as measured just now; sizes in bytes. `host` tells nodes that share one memory, and `address` is where
+    others reach it. `engines` None means that nobody looked.
+    """
 
     host: str
     label: str
     cpus: int
     memory_total: int
     memory_available: int
+    address: str = ""
+    disk_total: int = 0
+    disk_free: int = 0
+    gpus: tuple[Gpu, ...] = ()
+    engines: dict[str, EngineSupport] | None = None
+    labels: dict[str, str] = {}
 
 
 class ReplicaReport(Struct, frozen=True, kw_only=True):

@@ -8,9 +8,10 @@ from xinfer_runtime.catalog.forecast import cache_shape
 from xinfer_runtime.catalog.gguf_file import read_gguf
 from xinfer_runtime.catalog.locate import locate
 from xinfer_runtime.chat.template import ChatTemplate
+from xinfer_runtime.control_group import usable_cores
 from xinfer_runtime.engines.llama_cpp import sizing
 from xinfer_runtime.engines.llama_cpp.constraint_compiler import ConstraintCompiler
-from xinfer_runtime.engines.llama_cpp.cores import threads_for, usable_cores
+from xinfer_runtime.engines.llama_cpp.cores import threads_for
 from xinfer_runtime.engines.llama_cpp.generation import TokenFacts
 from xinfer_runtime.engines.llama_cpp.model import Context, Weights, load_weights, supports_gpu
 from xinfer_runtime.engines.llama_cpp.options import Options
