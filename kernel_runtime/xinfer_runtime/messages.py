@@ -223,6 +223,8 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     architecture: str = ""
     prefix_cache: bool = False
     """Whether requests share what was computed for a common beginning of their prompts."""
+    gpu_layers: int = 0
+    """Layers on GPUs, the output counted as one."""
 
 
 class LaunchRequest(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -244,6 +246,10 @@ class LaunchRequest(Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     cache_type_k: Literal["f16", "q8_0", "q4_0"] | None = None
     cache_type_v: Literal["f16", "q8_0", "q4_0"] | None = None
     flash_attention: Literal["auto", "on", "off"] | None = None
+    n_gpu_layers: int | Literal["auto"] | None = None
+    split_mode: Literal["layer", "row", "none"] | None = None
+    main_gpu: int | None = None
+    tensor_split: tuple[float, ...] | None = None
 
 
 class ModelSpec(Struct, frozen=True, kw_only=True):

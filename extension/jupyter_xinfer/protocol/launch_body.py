@@ -17,8 +17,6 @@ _ALIASES = {
     "max_model_len": "context_length",
     "n_ctx": "context_length",
     "max_num_seqs": "max_sequences",
-    "type_k": "cache_type_k",
-    "type_v": "cache_type_v",
 }
 """Engine options of vLLM and llama.cpp that mean one of our fields."""
 

@@ -72,7 +72,7 @@ class GgufFile:
         Layers without attention (head_count_kv 0) hold none. Sliding-window layers are counted in full: the engine
         keeps llama.cpp's default of full-size caches for them.
         """
-        layers = self._number("block_count")
+        layers = self.layers
         if latent := self._number("attention.kv_lora_rank"):
             # Multi-head latent attention caches the compressed vector and its rotary part in place of heads.
             return CacheShape(layers * (latent + self._number("rope.dimension_count")), 0)
@@ -91,6 +91,10 @@ class GgufFile:
     def key_value_width(self) -> int:
         """Elements of all keys of one token in one layer."""
         return self._number("attention.head_count_kv", self.head_count) * self.key_length
+
+    @property
+    def layers(self) -> int:
+        return self._number("block_count")
 
     @property
     def head_count(self) -> int:

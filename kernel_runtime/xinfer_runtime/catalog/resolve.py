@@ -19,7 +19,16 @@ MAX_CONTEXT_LENGTH = 1 << 24
 RESERVED_UIDS = frozenset({"instances", "events", "prompts", "families", "vllm-supported"})
 """Words that stand where a uid stands in the paths of the management API."""
 
-_ENGINE_OPTIONS = ("prefix_cache", "cache_type_k", "cache_type_v", "flash_attention")
+_ENGINE_OPTIONS = (
+    "prefix_cache",
+    "cache_type_k",
+    "cache_type_v",
+    "flash_attention",
+    "n_gpu_layers",
+    "split_mode",
+    "main_gpu",
+    "tensor_split",
+)
 """Fields of a launch that are the engine's own business."""
 
 _UID = re.compile(r"[A-Za-z0-9._-]{1,100}")

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xinfer_runtime.engines.llama_cpp.model import DECODED, NO_CELLS, Chunk, Context, load_weights
+from xinfer_runtime.engines.llama_cpp.offload import Offload
 from xinfer_runtime.engines.llama_cpp.passes import in_passes
+from xinfer_runtime.engines.llama_cpp.thread_choice import ThreadChoice
 
 
 @given(st.lists(st.integers(1, 100), min_size=1, max_size=200), st.integers(2, 70))
@@ -25,11 +27,11 @@ def test_one_pass_where_tiles_do_not_matter() -> None:
 
 
 def test_logits_come_in_the_order_of_chunks_however_many_passes_there_were(tiny_model: Path) -> None:
-    weights = load_weights(tiny_model, 0, lambda _: True)
+    weights = load_weights(tiny_model, Offload(), lambda _: True)
     chunks = [Chunk(slot, 0, [slot + n for n in range(1 + slot % 3)], slot % 4 != 1) for slot in range(12)]
     rows = []
     for tile in (None, 5):
-        context = Context(weights, 256, 12, 32, threads=1, attention_tile=tile)
+        context = Context(weights, 256, 12, 32, threads=ThreadChoice(1, 1), attention_tile=tile)
         assert context.decode(chunks) == DECODED
         rows.append(context.logits(9).copy())
         context.free()
@@ -39,8 +41,8 @@ def test_logits_come_in_the_order_of_chunks_however_many_passes_there_were(tiny_
 
 @pytest.mark.parametrize("tile", [None, 5])
 def test_when_there_are_not_enough_cells_nothing_changes(tiny_model: Path, tile: int | None) -> None:
-    weights = load_weights(tiny_model, 0, lambda _: True)
-    context = Context(weights, 256, 8, 300, threads=1, attention_tile=tile)
+    weights = load_weights(tiny_model, Offload(), lambda _: True)
+    context = Context(weights, 256, 8, 300, threads=ThreadChoice(1, 1), attention_tile=tile)
     assert context.decode([Chunk(0, 0, [65] * 245, True)]) == DECODED
     assert context.decode([*(Chunk(slot, 0, [66], True) for slot in range(1, 6)), Chunk(6, 0, [67] * 20, True)]) == (
         NO_CELLS

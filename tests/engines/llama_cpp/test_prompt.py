@@ -8,6 +8,7 @@ from tests.engines.conftest import ModelMaker
 
 from xinfer_runtime.chat.template import ChatTemplate
 from xinfer_runtime.engines.llama_cpp.model import Weights, load_weights
+from xinfer_runtime.engines.llama_cpp.offload import Offload
 from xinfer_runtime.engines.llama_cpp.prompt import PromptBuilder
 from xinfer_runtime.errors import InvalidRequest
 from xinfer_runtime.messages import ChatMessage, GenerateRequest, Tokenization, ToolCall
@@ -17,7 +18,7 @@ TURN_START, TURN_END = 257, 258
 
 @pytest.fixture
 def weights(tiny_model: Path) -> Iterator[Weights]:
-    loaded = load_weights(tiny_model, 0, lambda _: True)
+    loaded = load_weights(tiny_model, Offload(), lambda _: True)
     yield loaded
     loaded.free()
 
@@ -77,7 +78,7 @@ def test_any_text_survives_tokenization(weights: Weights, text: str) -> None:
 
 
 def test_a_suffix_makes_the_model_fill_the_place_before_it(make_model: ModelMaker) -> None:
-    loaded = load_weights(make_model(infill=True), 0, lambda _: True)
+    loaded = load_weights(make_model(infill=True), Offload(), lambda _: True)
     try:
         prompts = PromptBuilder(loaded.vocabulary, "none", "none", context_length=2000)
         before, after, between = loaded.vocabulary.infill

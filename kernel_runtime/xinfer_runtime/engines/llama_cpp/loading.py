@@ -1,10 +1,12 @@
 """From a ModelSpec to a model that is ready to run. Blocking: runs on the engine loop's thread."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from xinfer_runtime.catalog.forecast import cache_shape
+from xinfer_runtime.catalog.forecast import cache_shape, forecast
+from xinfer_runtime.catalog.gguf_facts import GgufFile
 from xinfer_runtime.catalog.gguf_file import read_gguf
 from xinfer_runtime.catalog.locate import locate
 from xinfer_runtime.chat.template import ChatTemplate
@@ -12,8 +14,10 @@ from xinfer_runtime.control_group import usable_cores
 from xinfer_runtime.engines.llama_cpp import sizing
 from xinfer_runtime.engines.llama_cpp.constraint_compiler import ConstraintCompiler
 from xinfer_runtime.engines.llama_cpp.cores import threads_for
+from xinfer_runtime.engines.llama_cpp.devices import gpus, supports_gpu
 from xinfer_runtime.engines.llama_cpp.generation import TokenFacts
-from xinfer_runtime.engines.llama_cpp.model import Context, Weights, load_weights, supports_gpu
+from xinfer_runtime.engines.llama_cpp.model import Context, Weights, load_weights
+from xinfer_runtime.engines.llama_cpp.offload import ALL_LAYERS, Offload, layer_costs, plan
 from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.engines.llama_cpp.passes import ATTENTION_TILE
 from xinfer_runtime.engines.llama_cpp.prompt import PromptBuilder
@@ -23,6 +27,8 @@ from xinfer_runtime.engines.llama_cpp.sequence_breakers import SequenceBreakers
 from xinfer_runtime.engines.llama_cpp.thread_choice import ThreadChoice
 from xinfer_runtime.errors import InvalidRequest
 from xinfer_runtime.messages import ModelInfo, ModelSpec
+
+logger = logging.getLogger(__name__)
 
 _WEIGHTS_SHARE = 0.9
 """Of the progress: the rest is the KV cache."""
@@ -55,16 +61,15 @@ def load_model(spec: ModelSpec, options: Options, proceed: Proceed) -> LoadedMod
     """
     path = Path(spec.path) if spec.path else locate(spec)
     file = read_gguf(path)
-    shape = cache_shape(file, options)
-    gpu_layers = _gpu_layers(spec)
-    mapped = gpu_layers != 0 or not mostly_repacked(file.tensors, processor_features())
-    weights = load_weights(path, gpu_layers, _in_steps(proceed), mapped=mapped)
+    size = sizing.choose(cache_shape(file, options), file.context_length, spec.context_length, spec.max_sequences)
+    offload = _offload(spec, options, file)
+    mapped = offload.on_gpu or not mostly_repacked(file.tensors, processor_features())
+    weights = load_weights(path, offload, _in_steps(proceed), mapped=mapped)
     try:
-        size = sizing.choose(shape, weights.trained_context, spec.context_length, spec.max_sequences)
         proceed(_WEIGHTS_SHARE, "making the KV cache")
-        default_budget = sizing.GPU_TOKEN_BUDGET if gpu_layers else sizing.CPU_TOKEN_BUDGET
+        default_budget = sizing.GPU_TOKEN_BUDGET if offload.on_gpu else sizing.CPU_TOKEN_BUDGET
         budget = max(options.token_budget or default_budget, size.max_sequences)
-        loaded = _with_context(weights, size, budget, options, on_gpu=gpu_layers != 0)
+        loaded = _with_context(weights, size, budget, options, offload)
     except BaseException:
         weights.free()
         raise
@@ -72,15 +77,20 @@ def load_model(spec: ModelSpec, options: Options, proceed: Proceed) -> LoadedMod
     return loaded
 
 
-def _gpu_layers(spec: ModelSpec) -> int:
-    """Layers to put on GPUs: all where there is a GPU to use, unless the launch wants none."""
-    if spec.n_gpu and not supports_gpu():
+def _offload(spec: ModelSpec, options: Options, file: GgufFile) -> Offload:
+    """What goes on GPUs: all that fits where there are some, unless the launch says otherwise."""
+    if (spec.n_gpu or options.n_gpu_layers not in ("auto", 0)) and not supports_gpu():
+        param = "n_gpu" if spec.n_gpu else "n_gpu_layers"
         raise InvalidRequest(
-            f"n_gpu={spec.n_gpu}: this build of llama.cpp has no GPU support. Install llama-cpp-python with it, "
-            "or launch with n_gpu=0.",
-            param="n_gpu",
+            f"{param}={spec.n_gpu or options.n_gpu_layers}: this build of llama.cpp has no GPU support. Install "
+            "llama-cpp-python with it, or launch with n_gpu=0.",
+            param=param,
         )
-    return -1 if supports_gpu() and spec.n_gpu != 0 else 0
+    memory = forecast(file, spec)
+    offload = plan(gpus(), spec.n_gpu, options, layer_costs(file, memory.kv_cache), memory.compute)
+    if offload.on_gpu:
+        logger.info("%s: %s", spec.uid, offload)
+    return offload
 
 
 def _in_steps(proceed: Proceed) -> Callable[[float], bool]:
@@ -97,7 +107,10 @@ def _in_steps(proceed: Proceed) -> Callable[[float], bool]:
     return report
 
 
-def _with_context(weights: Weights, size: sizing.CacheSize, budget: int, options: Options, on_gpu: bool) -> LoadedModel:
+def _with_context(
+    weights: Weights, size: sizing.CacheSize, budget: int, options: Options, offload: Offload
+) -> LoadedModel:
+    on_gpu = offload.on_gpu
     length = min(size.context_length, options.kv_cells or size.cells)
     cores = usable_cores()
     few = options.threads or threads_for(weights.bytes, cores)
@@ -153,6 +166,7 @@ def _with_context(weights: Weights, size: sizing.CacheSize, budget: int, options
             memory_bytes=context.memory_bytes,
             architecture=weights.architecture,
             prefix_cache=sharing,
+            gpu_layers=weights.layers + 1 if offload.layers == ALL_LAYERS else offload.layers,
         ),
     )
 

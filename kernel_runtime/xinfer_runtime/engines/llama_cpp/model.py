@@ -15,7 +15,8 @@ import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
-from xinfer_runtime.engines.llama_cpp import native_log
+from xinfer_runtime.engines.llama_cpp import devices, native_log
+from xinfer_runtime.engines.llama_cpp.offload import Offload
 from xinfer_runtime.engines.llama_cpp.passes import in_passes
 from xinfer_runtime.engines.llama_cpp.prefix_cache import Operation, Remove, Share
 from xinfer_runtime.engines.llama_cpp.sizing import CacheType
@@ -36,11 +37,6 @@ _GGML_TYPES: dict[CacheType, int] = {
 _BUFFER_LINE = re.compile(r"buffer size\s*=\s*([0-9.]+) MiB")
 
 
-def supports_gpu() -> bool:
-    """Whether this build of llama.cpp can put layers on a GPU."""
-    return bool(llama_cpp.llama_supports_gpu_offload())
-
-
 @dataclass(frozen=True)
 class Weights:
     """A loaded GGUF without a context: handle and facts."""
@@ -48,6 +44,7 @@ class Weights:
     handle: int
     vocabulary: Vocabulary
     trained_context: int
+    layers: int
     parameters: int
     bytes: int
     architecture: str
@@ -67,7 +64,7 @@ class Weights:
         llama_cpp.llama_model_free(self.handle)
 
 
-def load_weights(path: Path, gpu_layers: int, proceed: Callable[[float], bool], *, mapped: bool = True) -> Weights:
+def load_weights(path: Path, offload: Offload, proceed: Callable[[float], bool], *, mapped: bool = True) -> Weights:
     """Load the GGUF at `path`, `mapped` where that is possible. `proceed` gets the fraction done and may return False
     to stop.
 
@@ -78,7 +75,7 @@ def load_weights(path: Path, gpu_layers: int, proceed: Callable[[float], bool], 
     native_log.clear()
     llama_cpp.llama_backend_init()
     params = llama_cpp.llama_model_default_params()
-    params.n_gpu_layers = gpu_layers
+    kept_alive = devices.place(params, offload)
     if not mapped:
         params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
     stopped = False
@@ -91,6 +88,7 @@ def load_weights(path: Path, gpu_layers: int, proceed: Callable[[float], bool], 
     callback = llama_cpp.llama_progress_callback(report)
     params.progress_callback = callback
     handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+    del kept_alive
     if not handle:
         if stopped:
             raise Cancelled(f"Loading {path} was cancelled")
@@ -104,6 +102,7 @@ def load_weights(path: Path, gpu_layers: int, proceed: Callable[[float], bool], 
         handle=handle,
         vocabulary=vocabulary,
         trained_context=llama_cpp.llama_model_n_ctx_train(handle),
+        layers=llama_cpp.llama_model_n_layer(handle),
         parameters=llama_cpp.llama_model_n_params(handle),
         bytes=llama_cpp.llama_model_size(handle),
         architecture=_metadata(handle, "general.architecture"),

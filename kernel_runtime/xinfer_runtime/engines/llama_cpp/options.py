@@ -1,5 +1,6 @@
 """The engine's own settings: `engine_options` of a launch."""
 
+from math import inf
 from typing import Literal
 
 import msgspec
@@ -7,6 +8,8 @@ import msgspec
 from xinfer_runtime.engines.llama_cpp.sizing import CacheType
 from xinfer_runtime.errors import InvalidRequest
 from xinfer_runtime.messages import ModelSpec
+
+SplitMode = Literal["layer", "row", "none"]
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,6 +31,13 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     heads of a multiple of 32, and values need flash attention."""
     flash_attention: Literal["auto", "on", "off"] = "auto"
     """`auto` has it wherever llama.cpp has code for it."""
+    n_gpu_layers: int | Literal["auto"] = "auto"
+    """Layers on GPUs, the last ones first, the output counted as one: as many as fit, or so many, -1 for all."""
+    split_mode: SplitMode = "layer"
+    """How several GPUs share a model: whole layers, rows of matrices, or not at all: `main_gpu` has it alone."""
+    main_gpu: int = 0
+    tensor_split: tuple[float, ...] = ()
+    """Parts of the model for each GPU; without any, in proportion to the memory that is free."""
     exact_resume_tokens: int = 256
     """A resumed request with at most so many tokens is recomputed as it was computed at first, one token a step, which
     continues a greedy or seeded text exactly when nothing else runs. Longer ones are computed like a prompt: much
@@ -44,6 +54,16 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             value = getattr(options, name)
             if value is not None and value < 1:
                 raise InvalidRequest(f"engine_options: {name} must be at least 1, not {value}", param="engine_options")
+        if options.n_gpu_layers != "auto" and options.n_gpu_layers < -1:
+            raise InvalidRequest(
+                f'n_gpu_layers is "auto", -1 for all, or a number, not {options.n_gpu_layers}', param="n_gpu_layers"
+            )
+        if options.main_gpu < 0:
+            raise InvalidRequest(f"main_gpu is the number of a GPU, not {options.main_gpu}", param="main_gpu")
+        if options.tensor_split and (min(options.tensor_split) < 0 or not 0 < sum(options.tensor_split) < inf):
+            raise InvalidRequest(
+                "tensor_split has a number for each GPU, none of them negative and not all zero", param="tensor_split"
+            )
         if options.flash_attention == "off" and options.cache_type_v != "f16":
             raise InvalidRequest(
                 f"cache_type_v {options.cache_type_v} needs flash attention: leave flash_attention at auto, or "
