@@ -3,7 +3,6 @@
 from typing import Any
 
 import httpx
-import pytest
 
 
 def test_the_document_and_its_page_are_served_to_callers_only(xinfer_server: Any) -> None:
@@ -17,14 +16,3 @@ def test_the_document_and_its_page_are_served_to_callers_only(xinfer_server: Any
     assert page.headers["Content-Type"].startswith("text/html")
     assert "/v1/chat/completions" in page.text
     assert stranger.status_code in (401, 403)
-
-
-@pytest.mark.parametrize("path", ["v1/embeddings", "v1/rerank", "v1/audio/speech", "v1/images/generations"])
-def test_an_ability_that_no_model_has_is_told(xinfer_server: Any, path: str) -> None:
-    with xinfer_server.client() as http:
-        named = http.post(path, json={"model": "xinfer-demo"})
-        unnamed = http.post(path, json={})
-
-    assert (named.status_code, named.json()["error"]["param"]) == (400, "model")
-    assert unnamed.status_code == 404
-    assert "ability" in unnamed.json()["detail"]

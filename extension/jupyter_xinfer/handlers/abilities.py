@@ -4,6 +4,7 @@ import msgspec
 
 from jupyter_xinfer.handlers.base import XinferHandler, endpoint
 from jupyter_xinfer.protocol.decoding import decode
+from jupyter_xinfer.protocol.forms import is_form, read_form
 from xinfer_runtime.errors import InvalidRequest, NotFound
 
 ABILITIES = {
@@ -14,8 +15,14 @@ ABILITIES = {
     "/v1/audio/speech": "text2audio",
     "/v1/images/generations": "text2image",
     "/v1/images/edits": "image2image",
+    "/v1/images/variations": "image2image",
+    "/v1/images/inpainting": "inpainting",
+    "/v1/images/ocr": "ocr",
+    "/v1/video/generations": "text2video",
+    "/v1/video/generations/image": "image2video",
+    "/v1/video/generations/flf": "firstlastframe2video",
 }
-"""Paths, and the ability that a model needs to serve them."""
+"""Paths, and the ability that a model needs to serve them, in Xinference's words."""
 
 
 class _Named(msgspec.Struct):
@@ -27,10 +34,15 @@ class AbilityHandler(XinferHandler):
 
     @endpoint("models:read")
     async def post(self) -> None:
-        ability = next(name for path, name in ABILITIES.items() if self.request.path.endswith(path))
-        is_json = self.request.headers.get("Content-Type", "").startswith("application/json")
-        model = decode(self.request.body, _Named).model if is_json else self.get_body_argument("model", None)
+        path = max((path for path in ABILITIES if self.request.path.endswith(path)), key=len)
+        model = self._model()
         if model:
             self.service.status(model)
-            raise InvalidRequest(f"The model {model!r} does not have the ability {ability!r}.", param="model")
-        raise NotFound(f"No loaded model has the ability {ability!r}.", param="model")
+            raise InvalidRequest(f"The model {model!r} does not have the ability {ABILITIES[path]!r}.", param="model")
+        raise NotFound(f"No loaded model has the ability {ABILITIES[path]!r}.", param="model")
+
+    def _model(self) -> str | None:
+        content_type = self.request.headers.get("Content-Type", "")
+        if is_form(content_type):
+            return read_form(content_type, self.request.body).fields.get("model")
+        return decode(self.request.body or b"{}", _Named).model
