@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,23 +24,13 @@ def test_one_pass_where_tiles_do_not_matter() -> None:
     assert in_passes([1] * 100, None) == in_passes([1] * 100, 101) == [list(range(100))]
 
 
-def test_logits_come_in_the_order_of_chunks_however_many_passes_there_were(tiny_model: Path) -> None:
-    weights = load_weights(tiny_model, Offload(), lambda _: True)
-    chunks = [Chunk(slot, 0, [slot + n for n in range(1 + slot % 3)], slot % 4 != 1) for slot in range(12)]
-    rows = []
-    for tile in (None, 5):
-        context = Context(weights, 256, 12, 32, threads=ThreadChoice(1, 1), attention_tile=tile)
-        assert context.decode(chunks) == DECODED
-        rows.append(context.logits(9).copy())
-        context.free()
-    weights.free()
-    np.testing.assert_allclose(rows[0], rows[1], atol=1e-3)
+def test_a_split_cache_gets_a_pass_for_each_length() -> None:
+    assert in_passes([1, 30, 1, 30, 7, 1], None, split=True) == [[0, 2, 5], [4], [1, 3]]
 
 
-@pytest.mark.parametrize("tile", [None, 5])
-def test_when_there_are_not_enough_cells_nothing_changes(tiny_model: Path, tile: int | None) -> None:
+def test_when_there_are_not_enough_cells_nothing_changes(tiny_model: Path) -> None:
     weights = load_weights(tiny_model, Offload(), lambda _: True)
-    context = Context(weights, 256, 8, 300, threads=ThreadChoice(1, 1), attention_tile=tile)
+    context = Context(weights, 256, 8, 300, ThreadChoice(1, 1))
     assert context.decode([Chunk(0, 0, [65] * 245, True)]) == DECODED
     assert context.decode([*(Chunk(slot, 0, [66], True) for slot in range(1, 6)), Chunk(6, 0, [67] * 20, True)]) == (
         NO_CELLS

@@ -353,3 +353,12 @@ def test_without_a_prefix_cache_nothing_is_kept() -> None:
         assert shape(run(scheduler)) == [(key, 0, 20, True)]
         scheduler.remove(key)
     assert scheduler.cells_cached == 0
+
+
+def test_with_whole_chunks_only_the_oldest_prompt_is_divided() -> None:
+    scheduler = Scheduler(Limits(cells=200, slots=4, token_budget=16, whole_chunks=True))
+    for key, length in ((1, 20), (2, 10), (3, 4)):
+        scheduler.add(sequence(key, length))
+    assert shape(run(scheduler)) == [(1, 0, 16, False)]
+    assert shape(run(scheduler)) == [(1, 16, 4, True), (2, 0, 10, True)]
+    assert shape(run(scheduler)) == [(1, 20, 1, True), (2, 10, 1, True), (3, 0, 4, True)]

@@ -161,7 +161,9 @@ class LlamaCppEngine(Engine):
             return
         try:
             model, wanted = self._model, self._live.__contains__
-            self._loop = EngineLoop(model.context, model.limits, self._commands, wanted, self._publish)
+            self._loop = EngineLoop(
+                model.context, model.limits, self._commands, wanted, self._publish, overlap=model.on_gpu
+            )
             self._post(_resolve, loaded, self._model.info)
             self._loop.run()
         except BaseException as error:

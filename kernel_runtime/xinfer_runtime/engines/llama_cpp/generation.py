@@ -15,7 +15,7 @@ from xinfer_runtime.engines.llama_cpp.detokenize import Detokenizer
 from xinfer_runtime.engines.llama_cpp.sampler import Sampler
 from xinfer_runtime.engines.llama_cpp.sequence_breakers import SequenceBreakers
 from xinfer_runtime.engines.llama_cpp.stop import StopMatcher
-from xinfer_runtime.errors import InvalidRequest
+from xinfer_runtime.errors import ErrorInfo, InvalidRequest
 from xinfer_runtime.messages import Delta, FinishReason, GenerateRequest, TokenLogprob, Usage
 
 _PROMPT_END = 16
@@ -61,6 +61,8 @@ class Generation:
         self._stop = StopMatcher(sampling.stop)
         self._parser = _parser(request, prompt, facts)
         self._one_call = request.one_call
+        self._untold: list[tuple[int, tuple[TokenLogprob, ...]]] = []
+        self._error: ErrorInfo | None = None
         if self._limit <= 0:
             self.finish_reason = FinishReason.LENGTH
 
@@ -73,23 +75,45 @@ class Generation:
 
     def accept(self, token: int) -> Delta:
         """A token was generated. Returns what to send; sets `finish_reason` when it was the last."""
+        self.take(token)
+        return self.tell()
+
+    def take(self, token: int) -> None:
+        """A token was generated: all that the next one depends on. `tell` does the rest, when there is time for it.
+
+        Sets `finish_reason` when it was the last; only stop strings are found later.
+        """
         if self._constraint is not None and self._constraint.failure is not None:
             # The token was drawn without the constraint, so it is not part of the output.
+            self._error = self._constraint.failure.info
             self.finish_reason = FinishReason.ABORT
-            return Delta(id=self.request_id, error=self._constraint.failure.info)
+            return
         self.completion_tokens += 1
-        logprobs = self._logprobs(token)
+        self._untold.append((token, self._logprobs(token)))
         self.sampler.accept(token)
-        text = ""
-        if token in self._ends:
+        if token in self._ends or (self._constraint is not None and self._constraint.complete):
             self.finish_reason = FinishReason.STOP
-        else:
-            text = self._stop.push(self._detokenizer.push(self._facts.piece(token)))
-            if self._stop.stopped or (self._constraint is not None and self._constraint.complete):
+        elif self.completion_tokens >= self._limit:
+            self.finish_reason = FinishReason.LENGTH
+
+    def tell(self) -> Delta:
+        """What to send for the tokens taken since the last call; sets `finish_reason` when a stop string came."""
+        if self._error is not None:
+            return Delta(id=self.request_id, error=self._error)
+        text = ""
+        told: list[int] = []
+        logprobs: list[TokenLogprob] = []
+        for token, judged in self._untold:
+            told.append(token)
+            logprobs += judged
+            if token not in self._ends:
+                text += self._stop.push(self._detokenizer.push(self._facts.piece(token)))
+            if self._stop.stopped:
                 self.finish_reason = FinishReason.STOP
-            elif self.completion_tokens >= self._limit:
-                self.finish_reason = FinishReason.LENGTH
-        return self._delta(text, (token,), logprobs)
+                self.completion_tokens -= len(self._untold) - len(told)
+                break
+        self._untold.clear()
+        return self._delta(text, tuple(told), tuple(logprobs))
 
     def end(self) -> Delta:
         """The delta of a request that needs no token: nothing was asked for, or all of it was sent before."""

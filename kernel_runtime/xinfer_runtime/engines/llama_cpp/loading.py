@@ -47,6 +47,7 @@ class LoadedModel:
     prompts: PromptBuilder
     facts: TokenFacts
     info: ModelInfo
+    on_gpu: bool
 
     def free(self) -> None:
         self.context.free()
@@ -148,6 +149,7 @@ def _with_context(
             sizing.retained_cells(cells, on_gpu, sharing, split),
             kv_sequences,
             least_shared=sizing.WORTH_COPYING if split else 1,
+            whole_chunks=split,
         ),
         prompts=PromptBuilder(vocabulary, template, tool_template, length),
         facts=TokenFacts(
@@ -168,6 +170,7 @@ def _with_context(
             prefix_cache=sharing,
             gpu_layers=weights.layers + 1 if offload.layers == ALL_LAYERS else offload.layers,
         ),
+        on_gpu=on_gpu,
     )
 
 

@@ -5,12 +5,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
+import llama_cpp  # noqa: F401  (before numpy: with a CUDA build the other order crashes at every model load)
 import msgspec
+import numpy as np
 
 from xinfer_runtime.engines.llama_cpp.generation import Generation
 from xinfer_runtime.engines.llama_cpp.model import DECODED, NO_CELLS, Chunk, Context
 from xinfer_runtime.engines.llama_cpp.sampler import sample
-from xinfer_runtime.engines.llama_cpp.scheduler import Limits, Scheduler, Step, TokenSequence
+from xinfer_runtime.engines.llama_cpp.scheduler import Limits, Scheduler, Step, TokenSequence, Work
 from xinfer_runtime.engines.llama_cpp.throughput import Throughput
 from xinfer_runtime.errors import EngineError
 from xinfer_runtime.messages import Delta, EngineStats
@@ -49,6 +51,8 @@ Command = Start | Abort | Stop
 class EngineLoop:
     """Takes commands from a queue, runs steps while there is work, sleeps on the queue while there is none.
 
+    With `overlap`, which is for GPUs, what a pass brought becomes text while the next one is computed.
+
     Both callbacks run on this thread: `wanted` tells whether a ticket has not been aborted, `publish` gets the outcomes
     of a step. `counts` is replaced, never changed, so that any thread may read it.
     """
@@ -60,6 +64,7 @@ class EngineLoop:
         commands: SimpleQueue[Command],
         wanted: Callable[[int], bool],
         publish: Callable[[list[Outcome]], None],
+        overlap: bool = False,
     ) -> None:
         self._context = context
         self._limits = limits
@@ -68,6 +73,10 @@ class EngineLoop:
         self._publish = publish
         self._scheduler = Scheduler(limits)
         self._generations: dict[int, Generation] = {}
+        self._overlap = overlap
+        self._untold: list[tuple[int, Generation, int]] = []
+        """Requests whose token of the last pass is taken and not told, each with its cached tokens."""
+        self._stopped: list[int] = []
         self._outcomes: list[Outcome] = []
         self._prompt_tokens = 0
         self._completion_tokens = 0
@@ -82,11 +91,9 @@ class EngineLoop:
             except Exception as error:  # Whatever it was, it must not end the loop: later requests are not to blame.
                 logger.exception("A step of the llama.cpp engine failed")
                 self._start_over(f"{type(error).__name__}: {error}")
-            self._count()
-            # After the counts, so that whoever sees a request end also sees its slot free.
-            if self._outcomes:
-                self._publish(self._outcomes)
-                self._outcomes = []
+            if self._scheduler.idle:
+                self._tell()
+            self._send()
 
     def _obey(self) -> bool:
         """Carry out the commands that have come; wait for one when there is nothing else to do."""
@@ -110,9 +117,16 @@ class EngineLoop:
         step = self._scheduler.plan()
         self._context.change(step.operations)
         if not step.work:
+            self._tell()
             return
         self._context.compact(self._scheduler.running_slots)
-        step.work.sort(key=lambda work: self._context.rank(work.sequence.slot))
+        works = sorted(step.work, key=lambda work: self._context.rank(work.sequence.slot))
+        for indexes in self._context.passes([work.count for work in works]):
+            if not self._compute([works[index] for index in indexes]):
+                return
+
+    def _compute(self, works: list[Work]) -> bool:
+        """One forward pass, and a token for each sequence that is ready for one. Returns False when there was none."""
         code = self._context.decode(
             [
                 Chunk(
@@ -121,32 +135,47 @@ class EngineLoop:
                     work.sequence.tokens[work.start : work.start + work.count],
                     work.samples,
                 )
-                for work in step.work
+                for work in works
             ]
         )
+        # The GPU computes now, and this thread has time for what the last pass brought.
+        self._tell()
+        self._send()
         if code == DECODED:
-            self._scheduler.computed(step)
-            self._sample(step)
-        elif code != NO_CELLS:
-            self._fail([work.sequence.key for work in step.work], f"llama.cpp could not compute a batch (code {code})")
+            self._scheduler.computed(Step(works))
+            self._drop_stopped()
+            self._sample(works)
+            if not self._overlap:
+                self._tell()
+                self._drop_stopped()
+                self._send()
+            return True
+        self._drop_stopped()
+        keys = [work.sequence.key for work in works if work.sequence.key in self._generations]
+        if code != NO_CELLS:
+            self._fail(keys, f"llama.cpp could not compute a batch (code {code})")
         elif not self._scheduler.shed():
-            self._fail(
-                [step.work[0].sequence.key], "the KV cache has no room for the request, though nothing else runs"
-            )
+            self._fail(keys[:1], "the KV cache has no room for the request, though nothing else runs")
+        return False
 
-    def _sample(self, step: Step) -> None:
-        keys = [work.sequence.key for work in step.work if work.samples]
+    def _sample(self, works: list[Work]) -> None:
+        # A sequence that was found to have stopped while this pass ran had a row in it all the same.
+        keys = [work.sequence.key for work in works if work.samples]
         if not keys:
             return
+        logits = self._context.logits(len(keys))
+        if rows := [row for row, key in enumerate(keys) if key not in self._generations]:
+            logits = np.delete(logits, rows, axis=0)
+            keys = [key for key in keys if key in self._generations]
         generations = [self._generations[key] for key in keys]
-        tokens = sample(self._context.logits(len(keys)), [generation.sampler for generation in generations])
+        tokens = sample(logits, [generation.sampler for generation in generations])
         broken: list[int] = []
         for key, generation, token in zip(keys, generations, tokens, strict=True):
             if token is None:
                 broken.append(key)
                 continue
-            delta = generation.accept(token)
-            self._outcomes.append((key, self._with_cached_tokens(key, delta) if delta.usage is not None else delta))
+            generation.take(token)
+            self._untold.append((key, generation, self._scheduler.cached(key)))
             if generation.finish_reason is None:
                 self._scheduler.append(key, token)
             else:
@@ -156,10 +185,34 @@ class EngineLoop:
         if broken:
             self._fail(broken, "the model computed values that are not numbers")
 
-    def _with_cached_tokens(self, key: int, delta: Delta) -> Delta:
-        assert delta.usage is not None
-        cached = min(self._scheduler.cached(key), delta.usage.prompt_tokens)
-        return msgspec.structs.replace(delta, usage=msgspec.structs.replace(delta.usage, cached_tokens=cached))
+    def _tell(self) -> None:
+        """Make text of the tokens that were taken, and find the stop strings in it."""
+        for key, generation, cached in self._untold:
+            ended = generation.finish_reason is not None
+            if not ended and key not in self._generations:
+                continue  # It was aborted or has failed.
+            delta = generation.tell()
+            if delta.usage is not None:
+                usage = msgspec.structs.replace(delta.usage, cached_tokens=min(cached, delta.usage.prompt_tokens))
+                delta = msgspec.structs.replace(delta, usage=usage)
+            self._outcomes.append((key, delta))
+            if not ended and generation.finish_reason is not None:
+                self._stopped.append(key)
+        self._untold.clear()
+
+    def _drop_stopped(self) -> None:
+        """Remove the sequences whose stop string was found; not before a pass that they are in is accounted for."""
+        for key in self._stopped:
+            if key in self._generations:
+                self._drop(key)
+        self._stopped.clear()
+
+    def _send(self) -> None:
+        """After the counts, so that whoever sees a request end also sees its slot free."""
+        self._count()
+        if self._outcomes:
+            self._publish(self._outcomes)
+            self._outcomes = []
 
     def _drop(self, key: int) -> None:
         del self._generations[key]

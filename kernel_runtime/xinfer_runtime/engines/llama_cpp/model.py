@@ -178,7 +178,6 @@ class Context:
         self._handle: int = handle
         self._memory = llama_cpp.llama_get_memory(handle)
         self._attention_tile = attention_tile
-        self._gathered: NDArray[np.float32] | None = None
         self._vocab_size = weights.vocabulary.size
         self.cells: int = llama_cpp.llama_n_ctx(handle)
         self.memory_bytes = _allocated()
@@ -203,42 +202,29 @@ class Context:
         batch.logits = self._wants_logits.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
         return batch
 
+    def passes(self, lengths: Sequence[int]) -> list[list[int]]:
+        """How chunks of so many tokens, in the order of their `rank`, are best divided among calls of `decode`."""
+        return in_passes(lengths, self._attention_tile, self._streams is not None)
+
     def decode(self, chunks: Sequence[Chunk]) -> int:
-        """Compute the chunks. Returns DECODED, NO_CELLS (nothing changed), or llama.cpp's error code.
+        """Compute the chunks, in the order of their `rank`. Returns DECODED, NO_CELLS (nothing changed), or llama.cpp's
+        error code.
 
-        With an `attention_tile`, in the passes of `in_passes`; else in one. In a split cache the chunks must be in the
-        order of their `rank`.
+        On a GPU it returns before the values are there; `logits` waits for them.
         """
-        self._gathered = None
-        passes = in_passes([len(chunk.tokens) for chunk in chunks], self._attention_tile)
-        if len(passes) == 1:
-            return self._pass(chunks)
-        wanting = [index for index, chunk in enumerate(chunks) if chunk.wants_logits]
-        row_of = {index: row for row, index in enumerate(wanting)}
-        gathered = np.empty((len(wanting), self._vocab_size), dtype=np.float32)
-        done: list[Chunk] = []
-        for indexes in passes:
-            code = self._pass([chunks[index] for index in indexes])
-            if code != DECODED:
-                self.change([Remove(chunk.slot, chunk.start, chunk.start + len(chunk.tokens)) for chunk in done])
-                return code
-            done += [chunks[index] for index in indexes]
-            rows = [row_of[index] for index in indexes if index in row_of]
-            if rows:
-                gathered[rows] = self.logits(len(rows))
-        self._gathered = gathered
-        return DECODED
-
-    def _pass(self, chunks: Sequence[Chunk]) -> int:
-        count = 0
+        tokens: list[int] = []
+        positions: list[int] = []
+        slots: list[int] = []
         self._wants_logits[:] = 0
         for chunk in chunks:
-            end = count + len(chunk.tokens)
-            self._token[count:end] = chunk.tokens
-            self._position[count:end] = range(chunk.start, chunk.start + len(chunk.tokens))
-            self._slot[count:end] = self.rank(chunk.slot)
-            self._wants_logits[end - 1] = chunk.wants_logits
-            count = end
+            tokens += chunk.tokens
+            positions += range(chunk.start, chunk.start + len(chunk.tokens))
+            slots += [self.rank(chunk.slot)] * len(chunk.tokens)
+            self._wants_logits[len(tokens) - 1] = chunk.wants_logits
+        count = len(tokens)
+        self._token[:count] = tokens
+        self._position[:count] = positions
+        self._slot[:count] = slots
         self._batch.n_tokens = count
         threads = self._thread_choice.threads(count)
         if threads != self._threads:
@@ -252,10 +238,8 @@ class Context:
     def logits(self, rows: int) -> NDArray[np.float32]:
         """Logits after the last `decode`, shape (rows, vocabulary): a row per chunk that wanted them, in their order.
 
-        Valid, and writable, until the next `decode`: a view of llama.cpp's buffer where there was one pass.
+        A view of llama.cpp's buffer: valid, and writable, until the next `decode`.
         """
-        if self._gathered is not None:
-            return self._gathered[:rows]
         pointer = llama_cpp.llama_get_logits(self._handle)
         return np.ctypeslib.as_array(pointer, shape=(rows, self._vocab_size))
 

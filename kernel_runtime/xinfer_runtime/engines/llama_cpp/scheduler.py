@@ -25,7 +25,8 @@ class Limits:
 
     `retained` cells at most are kept for later requests when nobody needs them; None shares no prefixes. The KV cache
     has `kv_sequences`, at least one per slot; more of them let more ended requests be kept. A common prefix of fewer
-    than `least_shared` tokens is computed again.
+    than `least_shared` tokens is computed again. With `whole_chunks` a step has at most one part of a prompt, of the
+    oldest; others are in it as a whole or not at all.
     """
 
     cells: int
@@ -34,6 +35,7 @@ class Limits:
     retained: int | None = None
     kv_sequences: int = 0
     least_shared: int = 1
+    whole_chunks: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.slots <= self.token_budget or self.cells < 1:
@@ -172,10 +174,15 @@ class Scheduler:
         # A sequence that only lacks its last token decodes; it costs one token, and must never wait for a prompt.
         decoding = [sequence for sequence in self._running if sequence.uncomputed == 1]
         room = self._limits.token_budget - len(decoding)
+        first = True
         for sequence in self._running:
-            count = 1 if sequence.uncomputed == 1 else sequence.next_chunk(room)
+            count = 1
             if sequence.uncomputed > 1:
+                count = sequence.next_chunk(room)
+                if self._limits.whole_chunks and not first and count < sequence.next_chunk(self._limits.token_budget):
+                    count = 0
                 room -= count
+                first = False
             if count > 0:
                 step.work.append(Work(sequence, sequence.computed, count, samples=count == sequence.uncomputed))
         return step
