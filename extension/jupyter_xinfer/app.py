@@ -58,6 +58,11 @@ class XinferApp(ExtensionApp):
     public_url = Unicode(
         "", help="URL under which kernels and clients on other machines reach this server. Default: its own."
     ).tag(config=True)
+    image_hosts = List(
+        Unicode(),
+        help="Hosts from which images are fetched that requests name by URL, such as '*.example.org'; '*' for all. "
+        "Only public addresses are connected to. Default: none, images come as data: URLs.",
+    ).tag(config=True)
     keep_alive_while_loaded = Bool(
         True, help="Whether a running model keeps ServerApp.shutdown_no_activity_timeout from ending the server."
     ).tag(config=True)
@@ -81,6 +86,7 @@ class XinferApp(ExtensionApp):
             scheduler=self.scheduler_address or None,
             credentials=self._credentials(),
             launch_timeout=self.launch_timeout,
+            image_hosts=list(self.image_hosts),
         )
         provider = self._server.identity_provider
         gate = Gate(self.runtime_key, KeyRing(KeyStore(home), self.log), self._users(), lambda: provider.token)

@@ -7,9 +7,9 @@ scheduling, which are the controller's and the engine's.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,10 @@ from jupyter_xinfer.auth.gate import Gate
 from jupyter_xinfer.auth.meter import Meter
 from jupyter_xinfer.auth.principal import current_principal
 from jupyter_xinfer.cluster_access import ClusterAccess
+from jupyter_xinfer.images.fetch import Fetcher
+from jupyter_xinfer.images.image_parts import image_places, images_for
 from jupyter_xinfer.metrics import Metrics
+from jupyter_xinfer.protocol.chat_messages import NO_IMAGES, Images, Message
 from jupyter_xinfer.protocol.model_objects import model_object
 from jupyter_xinfer.protocol.response_store import ResponseStore
 from jupyter_xinfer.registrations import Registrations
@@ -30,7 +33,14 @@ from xinfer_runtime.catalog.families import Family, find_family
 from xinfer_runtime.catalog.resolve import resolve
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.cluster.session import ClusterSession
-from xinfer_runtime.errors import Cancelled, EngineError, InvalidRequest, ModelNotFound, Unavailable, from_info
+from xinfer_runtime.errors import (
+    Cancelled,
+    EngineError,
+    InvalidRequest,
+    ModelNotFound,
+    Unavailable,
+    from_info,
+)
 from xinfer_runtime.messages import Delta, GenerateRequest, LaunchRequest, ModelSpec, ModelStatus, Replica, ReplicaState
 from xinfer_runtime.routing.merge import whole
 from xinfer_runtime.routing.router import Router
@@ -47,6 +57,8 @@ class ServiceConfig:
     scheduler: str | None = None
     credentials: TlsCredentials | None = None
     launch_timeout: float = 3600.0
+    image_hosts: list[str] = field(default_factory=list)
+    """Patterns of the hosts from which images are fetched that requests name by URL."""
 
 
 class Service:
@@ -68,6 +80,7 @@ class Service:
         self._log = log
         self._emit = emit
         self._router: Router | None = None
+        self._fetcher = Fetcher(config.image_hosts) if config.image_hosts else None
         self._subscribers: set[Callable[[str], None]] = set()
         self._activity: Callable[[datetime], None] = lambda _: None
         self._stopping = False
@@ -198,6 +211,10 @@ class Service:
             raise Unavailable("The service is not connected to its cluster; try again in a moment.")
         with self.meter.request(current_principal(), uid):
             return await whole(self._router.generate(uid, request), request.id)
+
+    async def images(self, uid: str, messages: Sequence[Message]) -> Images:
+        """The images of `messages`. Raises `InvalidRequest` that names the first, where the model takes text only."""
+        return await images_for(self.status(uid), messages, self._fetcher) if image_places(messages) else NO_IMAGES
 
     def named_or_only(self, name: str | None) -> str:
         """`name`; or the only model that runs and that the caller may use, for clients that know of no names."""

@@ -96,13 +96,17 @@ class Constraint(Struct, frozen=True, array_like=True):
 
 
 class ChatMessage(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One message of a conversation, text only; `tool_calls` of an assistant, `tool_call_id` and `name` of a tool."""
+    """One message of a conversation; `tool_calls` of an assistant, `tool_call_id` and `name` of a tool.
+
+    `images` are encoded as their files were (PNG, JPEG, GIF or WebP), in their order in the message.
+    """
 
     role: str
     content: str | None = None
     name: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
+    images: tuple[bytes, ...] = ()
 
 
 class Tokenization(Struct, frozen=True, omit_defaults=True):

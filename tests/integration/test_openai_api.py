@@ -314,3 +314,20 @@ def test_a_form_that_cannot_be_honoured_is_refused_by_name(
         client.chat.completions.create(**{"model": "xinfer-demo", "messages": CAPITAL, **fields})
 
     assert refused.value.param == param
+
+
+def test_an_image_for_a_model_that_takes_text_only_is_named(client: openai.OpenAI) -> None:
+    messages: list[ChatCompletionMessageParam] = [
+        {"role": "system", "content": "Look."},
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "What is it?"},
+                {"type": "image_url", "image_url": {"url": "http://169.254.169.254/"}},
+            ],
+        },
+    ]
+    with pytest.raises(openai.BadRequestError, match="takes text only") as refused:
+        client.chat.completions.create(model="xinfer-demo", messages=messages)
+
+    assert refused.value.param == "messages[1].content[1]"

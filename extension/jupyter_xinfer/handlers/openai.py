@@ -17,7 +17,7 @@ class ChatHandler(GenerateHandler):
     async def post(self) -> None:
         body = decode(self.request.body, ChatRequest)
         request_id = f"chatcmpl-{uuid.uuid4().hex}"
-        requests = body.requests(request_id)
+        requests = body.requests(request_id, await self.service.images(body.model, body.messages))
         encoder = ChatResponses(
             request_id,
             body.model,

@@ -1,5 +1,6 @@
 """The messages of a conversation as callers of the OpenAI API write them."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from msgspec import Struct
@@ -7,11 +8,26 @@ from msgspec import Struct
 from xinfer_runtime.errors import InvalidRequest
 from xinfer_runtime.messages import ChatMessage, ToolCall
 
+Images = Mapping[tuple[int, int], bytes]
+"""The encoded images of messages, by the number of the message and of its part."""
+NO_IMAGES: Images = {}
+
+
+class ImageUrl(Struct):
+    url: str
+    detail: Literal["auto", "low", "high", "original"] = "auto"
+
 
 class ContentPart(Struct):
     type: str
     text: str | None = None
     refusal: str | None = None
+    image_url: ImageUrl | str | None = None
+
+    @property
+    def url(self) -> str | None:
+        """Of an image; some clients write it without the object around it."""
+        return self.image_url.url if isinstance(self.image_url, ImageUrl) else self.image_url
 
 
 class FunctionCall(Struct):
@@ -34,7 +50,7 @@ class Message(Struct):
     tool_calls: list[MessageToolCall] | None = None
     tool_call_id: str | None = None
 
-    def as_chat_message(self, index: int) -> ChatMessage:
+    def as_chat_message(self, index: int, images: Images = NO_IMAGES) -> ChatMessage:
         """The message for a replica. Raises `InvalidRequest` that names the field of message number `index`."""
         field = f"messages[{index}]"
         if self.content is None and not (self.role == "assistant" and self.tool_calls):
@@ -46,20 +62,25 @@ class Message(Struct):
         return ChatMessage(
             # "developer" is OpenAI's newer word for the same part; chat templates know "system".
             role="system" if self.role == "developer" else self.role,
-            content=_text_of(self.content, field),
+            content=_text_of(self.content, index, images),
             name=self.name,
             tool_calls=tuple(
                 ToolCall(id=call.id, name=call.function.name, arguments=call.function.arguments)
                 for call in self.tool_calls or ()
             ),
             tool_call_id=self.tool_call_id,
+            images=tuple(image for (message, _), image in sorted(images.items()) if message == index),
         )
 
 
-def _text_of(content: str | list[ContentPart] | None, field: str) -> str | None:
+def _text_of(content: str | list[ContentPart] | None, message: int, images: Images) -> str | None:
     if content is None or isinstance(content, str):
         return content
-    return "".join(_part_text(part, f"{field}.content[{i}]") for i, part in enumerate(content))
+    return "".join(
+        _part_text(part, f"messages[{message}].content[{i}]")
+        for i, part in enumerate(content)
+        if (message, i) not in images
+    )
 
 
 def _part_text(part: ContentPart, where: str) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta
 
-from jupyter_xinfer.protocol.chat_messages import Message
+from jupyter_xinfer.protocol.chat_messages import NO_IMAGES, Images, Message
 from jupyter_xinfer.protocol.fan_out import fan_out
 from jupyter_xinfer.protocol.sampling_fields import PositiveInt, SamplingFields, TokenId
 from jupyter_xinfer.protocol.structured_output import ResponseFormat, constraining_field, constraint_of
@@ -70,11 +70,11 @@ class ChatRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
         "prompt_cache_retention": ("in_memory", "in-memory"),
     }
 
-    def requests(self, request_id: str) -> list[GenerateRequest]:
+    def requests(self, request_id: str, images: Images = NO_IMAGES) -> list[GenerateRequest]:
         """The engines' requests, one per choice. Raises `InvalidRequest` for what this server cannot do."""
-        return fan_out([self.to_generate(request_id)], self.n or 1)
+        return fan_out([self.to_generate(request_id, images)], self.n or 1)
 
-    def to_generate(self, request_id: str) -> GenerateRequest:
+    def to_generate(self, request_id: str, images: Images = NO_IMAGES) -> GenerateRequest:
         """The engine's request for one choice."""
         self.refuse_unsupported()
         if self.max_tokens == 0:
@@ -90,7 +90,7 @@ class ChatRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
         constraint = tools.constraint or constraint
         return GenerateRequest(
             id=request_id,
-            messages=tuple(message.as_chat_message(i) for i, message in enumerate(self.messages)),
+            messages=tuple(message.as_chat_message(i, images) for i, message in enumerate(self.messages)),
             tools=tools.for_template,
             parse_tool_calls=bool(tools.functions) and tools.constraint is None,
             one_call=self.parallel_tool_calls is False,

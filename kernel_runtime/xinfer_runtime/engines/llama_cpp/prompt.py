@@ -86,6 +86,8 @@ class PromptBuilder:
         if isinstance(template, str):
             raise InvalidRequest(f"This model cannot chat: {template}. Use completions instead.", param="messages")
         messages = request.messages or ()
+        if any(message.images for message in messages):
+            raise InvalidRequest("This model takes text only.", param="messages")
         shown = [
             [m.role, m.content, m.name, m.tool_call_id, [[c.id, c.name, c.arguments] for c in m.tool_calls]]
             for m in messages

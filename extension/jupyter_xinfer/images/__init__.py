@@ -1,0 +1,1 @@
+"""Images that callers send with their messages: hostile data, from hostile places."""
