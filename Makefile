@@ -13,7 +13,7 @@ TEST_EXTRAS ?= lab,llama-cpp,test,demo-model
 MODEL ?= xinfer-demo
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint lint-python lint-labextension chromium environment test-environment constraints clean
+.PHONY: help run test lint lint-python lint-labextension chromium nginx environment test-environment constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,7 +25,7 @@ RUN_OPTIONS = --ServerApp.answer_yes=True $(if $(filter command,$(origin HOST)),
 run: environment ## JupyterLab with a small demo model running; Ctrl-C ends both
 	@exec $(BIN)/jupyter xinfer local --launch $(MODEL) $(RUN_OPTIONS)
 
-test: lint chromium ## everything that must pass: lint, then the tests of the JupyterLab extension and of Python
+test: lint chromium nginx ## everything that must pass: lint, then the tests of the JupyterLab extension and of Python
 	$(BIN)/python $(TOOLS)/labextension_assets.py --run run test
 	$(BIN)/python -m pytest
 
@@ -41,6 +41,9 @@ lint-labextension: test-environment
 
 chromium: ## install Chromium and a font, for the browser tests, where they are missing (apt-get)
 	@sh tests/install_chromium.sh
+
+nginx: ## install nginx, for the tests behind it, where it is missing (apt-get)
+	@sh tests/install_nginx.sh
 
 environment: python-is-new-enough
 	@$(PYTHON) $(TOOLS)/install_venv.py --venv $(VENV) --extras lab,llama-cpp
