@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from jupyter_xinfer.auth.gate import Gate
 from jupyter_xinfer.auth.meter import Meter
 from jupyter_xinfer.auth.principal import current_principal
-from jupyter_xinfer.cluster_access import ClusterAccess
+from jupyter_xinfer.cluster_access import ClusterAccess, ClusterState
 from jupyter_xinfer.images.fetch import Fetcher
 from jupyter_xinfer.images.image_parts import image_places, images_for
 from jupyter_xinfer.metrics import Metrics
@@ -35,6 +35,7 @@ from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.cluster.session import ClusterSession
 from xinfer_runtime.errors import (
     Cancelled,
+    ClusterUnavailable,
     EngineError,
     InvalidRequest,
     ModelNotFound,
@@ -44,6 +45,9 @@ from xinfer_runtime.errors import (
 from xinfer_runtime.messages import Delta, GenerateRequest, LaunchRequest, ModelSpec, ModelStatus, Replica, ReplicaState
 from xinfer_runtime.routing.merge import whole
 from xinfer_runtime.routing.router import Router
+
+_FIRST_DELAY = 1.0
+_LONGEST_DELAY = 30.0
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
@@ -160,10 +164,18 @@ class Service:
         return await session.drain(node, undo=undo)
 
     def status(self, uid: str) -> ModelStatus:
-        """The model `uid`. Raises `ModelNotFound`, naming the models there are, or `PermissionDenied`."""
+        """The model `uid`. Raises `ModelNotFound`, naming the models there are, or `PermissionDenied`.
+
+        Raises `ClusterUnavailable` while it is not known what runs.
+        """
         caller = current_principal()
         caller.require_model(uid)
         session = self.cluster.session
+        if session is None and self.cluster.state is not ClusterState.STOPPED:
+            raise ClusterUnavailable(
+                f"The cluster is {self.cluster.state}: what it runs is not known yet; try again in a moment. "
+                f"{self.cluster.message}".strip()
+            )
         status = session.models.get(uid) if session is not None else None
         if status is None:
             running = ", ".join(sorted(filter(caller.may_use, session.models))) if session is not None else ""
@@ -275,10 +287,16 @@ class Service:
         self.metrics.close()
 
     async def _open_in_background(self) -> None:
-        try:
-            await self.cluster.open()
-        except Unavailable as error:
-            self._log.warning("jupyter-xinfer: %s", error)
+        """Until it succeeds: the cluster may come later than this server."""
+        delay = _FIRST_DELAY
+        while not self._stopping:
+            try:
+                await self.cluster.open()
+                return
+            except Unavailable as error:
+                self._log.warning("jupyter-xinfer: %s; trying again in %.0f s", error, delay)
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, _LONGEST_DELAY)
 
     def _refuse_while_stopping(self) -> None:
         if self._stopping:

@@ -26,6 +26,7 @@ def report(
     generation: int = -1,
     memory: int = 16 * GIB,
     events: tuple[AgentEvent, ...] = (),
+    outlasts: bool = False,
 ) -> NodeReport:
     inventory = Inventory(host=host, label=host, cpus=2, memory_total=memory, memory_available=memory)
     return NodeReport(
@@ -36,4 +37,5 @@ def report(
         inventory=inventory,
         replicas=replicas,
         events=events,
+        outlasts=outlasts,
     )

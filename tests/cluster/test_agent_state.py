@@ -268,9 +268,9 @@ def test_whatever_happens_no_replica_has_two_processes_and_all_wants_run_or_have
             case "die":
                 note(node.die(process))
         wakeup = node.state.next_wakeup()
-        listed = {incarnation for incarnation, _ in node.state.replicas}
+        listed = {wish.incarnation for wish, _ in node.state.replicas}
         assert {incarnation for _, incarnation in wanted} <= listed
         assert node.state.idle == (not node.alive)
-        for incarnation, replica in node.state.replicas:
-            working = any(owners[number].incarnation == incarnation for number in node.alive)
+        for wish, replica in node.state.replicas:
+            working = any(owners[number].incarnation == wish.incarnation for number in node.alive)
             assert working or replica.state == "failed" or wakeup is not None or node.alive

@@ -172,13 +172,41 @@ async def test_retire_workers_moves_replicas_first(roles: Roles) -> None:
     await session.close()
 
 
-async def test_models_and_nodes_come_back_after_the_supervisor_was_killed(roles: Roles) -> None:
+async def test_a_killed_dask_worker_does_not_disturb_the_replicas_of_its_node(roles: Roles) -> None:
+    session = await roles.session()
+    before = await ready(session, "one")
+    states: list[str] = []
+    session.subscribe(lambda uid: states.append(str(session.models[uid].state)))
+    workers = [p for p in psutil.Process(roles.nodes["one"].pid).children() if "spawn_main" in " ".join(p.cmdline())]
+    workers[0].kill()
+
+    await session.wait_until(UID, lambda model: model is not None and found_running(model), 60)
+    await ready(session, "one")
+
+    assert set(states) == {"ready"}, "nobody had a reason to wait"
+    assert session.models[UID].replicas[0].pid == before.replicas[0].pid
+    assert session.models[UID].replicas[0].restarts == before.replicas[0].restarts
+    await session.close()
+
+
+def found_running(model: ModelStatus) -> bool:
+    return any("found running" in event.content for event in model.events)
+
+
+async def test_replicas_outlast_a_killed_supervisor_and_are_found_by_the_next(roles: Roles) -> None:
+    session = await roles.session()
+    before = await ready(session, "one")
+    connections: list[bool] = []
+    session.subscribe_connection(connections.append)
     roles.supervisor.kill()
     await roles.supervisor.wait()
     await roles.start_supervisor(int(roles.address.rpartition(":")[2]))
-    session = await roles.session()
-    status = await session.wait_until(UID, lambda model: model is not None and model.state == "ready", 60)
-    assert status is not None
+    await session.wait_until(UID, lambda _: connections == [False, True], 60)
+    after = await ready(session, "one")
+
+    assert after.replicas[0].pid == before.replicas[0].pid
+    assert after.replicas[0].token == before.replicas[0].token, "gateways keep their links"
+    assert found_running(after)
     addresses = find_addresses(roles.home)
     assert addresses is not None
     assert addresses.scheduler == roles.address

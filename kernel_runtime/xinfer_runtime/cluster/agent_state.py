@@ -87,9 +87,9 @@ class AgentState:
         self._closing = False
 
     @property
-    def replicas(self) -> tuple[tuple[str, Replica], ...]:
-        """(incarnation, replica) of everything that runs here or should."""
-        return tuple((slot.want.incarnation, slot.replica) for slot in self._slots)
+    def replicas(self) -> tuple[tuple[ReplicaWant, Replica], ...]:
+        """What runs here or should, with what was wanted."""
+        return tuple((slot.want, slot.replica) for slot in self._slots)
 
     @property
     def events(self) -> tuple[AgentEvent, ...]:

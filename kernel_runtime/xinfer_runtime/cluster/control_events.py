@@ -82,6 +82,15 @@ class HeartbeatSeen:
 
 @dataclass(frozen=True, slots=True)
 class NodeLeft:
+    """The node's Dask worker is gone; its replicas may have outlasted it, if the node said that they can."""
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicasGone:
+    """What outlasted a node's Dask worker is gone too, or was not reported by a next one in time."""
+
     address: str
 
 
@@ -102,6 +111,7 @@ Event = (
     | SyncFailed
     | HeartbeatSeen
     | NodeLeft
+    | ReplicasGone
     | Ticked
 )
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
+from xinfer_runtime.cluster.adoption import ADOPTION_SECONDS, adopt
 from xinfer_runtime.cluster.control_events import (
     CancelAsked,
     DrainAsked,
@@ -22,6 +23,7 @@ from xinfer_runtime.cluster.control_events import (
     Persist,
     Publish,
     RemovalAsked,
+    ReplicasGone,
     Reported,
     Restored,
     ScaleAsked,
@@ -56,6 +58,15 @@ class ControlState(ControlTable):
         super().__init__(epoch)
         self._published: dict[str, ModelStatus] = {}
         self._generations = 0
+        self._settled_at = 0.0
+        self._away: dict[str, str] = {}
+        """Labels of the nodes without a Dask worker whose replicas may be running, by the worker's former address."""
+
+    def settled(self, now: float) -> bool:
+        """Whether nodes had the time to say which restored models they still run; nothing is placed before."""
+        return now >= self._settled_at or not any(
+            not row.node and not row.leaving for model in self._models.values() for row in model.rows.values()
+        )
 
     def statuses(self) -> tuple[ModelStatus, ...]:
         """The table as watchers see it."""
@@ -87,6 +98,7 @@ class ControlState(ControlTable):
         instructions: list[Instruction] = []
         match event:
             case Restored(specs):
+                self._settled_at = now + ADOPTION_SECONDS
                 for spec in specs:
                     if spec.uid not in self._models:
                         self._add(spec, {}, now, "wanted since before the controller started")
@@ -120,9 +132,12 @@ class ControlState(ControlTable):
                     node.behind = True
             case NodeLeft(address):
                 self._node_left(address, now)
+            case ReplicasGone(address):
+                self._replicas_gone(address, self._away.pop(address, address), now)
             case Ticked():
                 pass
-        self._place_unplaced()
+        if self.settled(now):
+            self._place_unplaced()
         self._move_from_draining(now)
         self._forget_left()
         instructions += self._syncs(repeat=isinstance(event, Ticked))
@@ -210,6 +225,13 @@ class ControlState(ControlTable):
         if node is None or node.report.boot != report.boot:
             draining = node is not None and node.draining
             node = self._nodes[address] = NodeRow(report, generation=self._next_generation(), draining=draining)
+            for row in adopt(self._models.values(), address, report):
+                self._models[row.replica.uid].tell(
+                    "INFO", now, f"{row.replica.id}: found running on {row.replica.node}"
+                )
+            if not report.outlasts:
+                # What ends with its worker is not to be waited for.
+                self._settled_at = now
         elif report.seq <= node.report.seq:
             return
         node.report = report
@@ -253,9 +275,17 @@ class ControlState(ControlTable):
         node = self._nodes.pop(address, None)
         for model in self._models.values():
             model.refusals.pop(address, None)
+        label = node.report.inventory.label if node is not None else address
+        if node is not None and node.report.outlasts:
+            # Gateways go on using the replicas; their links tell whether they are there.
+            self._away[address] = label
+        else:
+            self._replicas_gone(address, label, now)
+
+    def _replicas_gone(self, address: str, label: str, now: float) -> None:
+        for model in self._models.values():
             for row in model.rows.values():
                 if row.node == address:
-                    label = node.report.inventory.label if node else address
                     content = f"replica {row.replica.id}: node {label} left the cluster"
                     model.tell("WARNING", now, content)
                     if row.successor:

@@ -19,6 +19,7 @@ from distributed.core import Status
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 from xinfer_runtime.cluster.actions import Actions
+from xinfer_runtime.cluster.adoption import ADOPTION_SECONDS
 from xinfer_runtime.cluster.control_events import (
     DrainAsked,
     Event,
@@ -26,6 +27,7 @@ from xinfer_runtime.cluster.control_events import (
     NodeLeft,
     Persist,
     Publish,
+    ReplicasGone,
     Reported,
     Restored,
     SendSync,
@@ -53,6 +55,9 @@ _LOCK_WAIT = 10.0
 _LOCK_POLL = 0.2
 _RESTORE_WAIT = 0.5
 _SYNCS_AT_ONCE = 64
+_AWAY_SECONDS = 15.0
+"""What the next Dask worker of a node gets to come up, while the node's replicas go on."""
+_AWAY_POLL = 0.5
 
 
 class Controller(SchedulerPlugin):
@@ -77,6 +82,7 @@ class Controller(SchedulerPlugin):
         self._unsaved: tuple[ModelSpec, ...] | None = None
         self._table = DesiredTable(Path(self._home)) if self._home else None
         self.restored = asyncio.Event()
+        self._nannies: dict[str, str] = {}
         if self._table is None:
             self.restored.set()
         else:
@@ -122,6 +128,21 @@ class Controller(SchedulerPlugin):
 
     def remove_worker(self, scheduler: "Scheduler", worker: str, **_: Any) -> None:
         self.handle(NodeLeft(worker))
+        nanny = self._nannies.pop(worker, None)
+        if nanny is not None:
+            self._spawn(self._until_gone(worker, nanny))
+
+    async def _until_gone(self, worker: str, nanny: str) -> None:
+        """A lost worker's replicas are its nanny's: while that lives, they do, and its next worker reports them."""
+        deadline = time.monotonic() + _AWAY_SECONDS
+        while self.state.replicas_on(worker) and time.monotonic() < deadline:
+            try:
+                await asyncio.wait_for(self._scheduler.rpc(nanny).identity(), _RPC_TIMEOUT)
+            except Exception as error:  # Dask raises whatever went wrong
+                logger.info("the nanny of the lost worker %s does not answer: %r", worker, error)
+                break
+            await asyncio.sleep(_AWAY_POLL)
+        self.handle(ReplicasGone(worker))
 
     def valid_workers_downscaling(self, scheduler: "Scheduler", workers: list[Any]) -> list[Any]:
         """Adaptive clusters may close nodes without replicas only."""
@@ -132,15 +153,24 @@ class Controller(SchedulerPlugin):
 
     async def _report(self, address: str, report: bytes) -> str:
         """Returns the epoch: the agent takes anything else for a controller that is not there yet."""
-        if address in self._scheduler.workers:
-            self.handle(Reported(address, decode(report, NodeReport)))
+        worker = self._scheduler.workers.get(address)
+        if worker is not None:
+            described = decode(report, NodeReport)
+            if described.outlasts and worker.nanny:
+                self._nannies[address] = worker.nanny
+            self.handle(Reported(address, described))
         return self.state.epoch
 
     async def _get(self) -> bytes:
         return encode(self._snapshot())
 
     async def _watch(self, comm: Comm) -> Status:
-        """Hold `comm` and write every change to it, until the gateway leaves."""
+        """Hold `comm` and write every change to it, until the gateway leaves.
+
+        A new controller says nothing before it knows what still runs: gateways go on with what they know meanwhile.
+        """
+        await self.restored.wait()
+        await self.until(lambda: self.state.settled(time.time()), ADOPTION_SECONDS)
         self._watchers.add(comm, encode(self._snapshot()))
         try:
             await comm.read()

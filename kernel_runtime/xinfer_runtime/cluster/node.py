@@ -1,5 +1,8 @@
 # mypy: allow-untyped-calls
-"""A node's process: a Dask nanny with one worker, where the node agent lives. It outlasts its supervisor."""
+"""A node's process: a Dask nanny with one worker, where the node agent lives, and the node's replicas.
+
+It outlasts its supervisor, and the replicas outlast the Dask worker, which ends with every scheduler.
+"""
 
 import asyncio
 import logging
@@ -7,15 +10,19 @@ from pathlib import Path
 
 import dask
 from distributed import Nanny
+from distributed.comm.addressing import get_local_address_for
 from distributed.core import rpc
 
+from xinfer_runtime.cluster.agent import HOSTED, SHUTDOWN_DRAIN
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.cluster.dask_options import DASK_CONFIG
+from xinfer_runtime.cluster.inventory import NodeSurvey
+from xinfer_runtime.cluster.replica_host import ReplicaHost
 
 logger = logging.getLogger("xinfer.node")
 
 _FIRST_DELAY = 0.5
-_LONGEST_DELAY = 10.0
+_LONGEST_DELAY = 2.0
 _CONNECT_SECONDS = 3.0
 
 
@@ -27,19 +34,32 @@ async def serve_node(
     `host` is the address at which others reach this node, by default the one that faces the scheduler.
     """
     delay = _FIRST_DELAY
+    if host is None:
+        host = await asyncio.to_thread(_own_address, scheduler)
+    survey = await asyncio.to_thread(NodeSurvey, name or "", host, home)
+    replicas = ReplicaHost(survey, host, home / "logs", credentials, outlasts=True)
     with dask.config.set(DASK_CONFIG | {"temporary-directory": str(home / "scratch")}):
-        while not stop.is_set():
-            try:
-                await _one_membership(home, scheduler, credentials, host, name, stop)
-                delay = _FIRST_DELAY
-            except Exception as error:  # Dask raises whatever went wrong in the worker's process
-                logger.warning("not in the cluster at %s, will try again in %.1f s: %r", scheduler, delay, error)
-            await _wait(stop, delay)
-            delay = min(2 * delay, _LONGEST_DELAY)
+        try:
+            while not stop.is_set():
+                try:
+                    await _one_membership(home, scheduler, credentials, host, name, replicas, stop)
+                    delay = _FIRST_DELAY
+                except Exception as error:  # Dask raises whatever went wrong in the worker's process
+                    logger.warning("not in the cluster at %s, will try again in %.1f s: %r", scheduler, delay, error)
+                await _wait(stop, delay)
+                delay = min(2 * delay, _LONGEST_DELAY)
+        finally:
+            await replicas.close(SHUTDOWN_DRAIN)
 
 
 async def _one_membership(
-    home: Path, scheduler: str, credentials: TlsCredentials, host: str | None, name: str | None, stop: asyncio.Event
+    home: Path,
+    scheduler: str,
+    credentials: TlsCredentials,
+    host: str,
+    name: str | None,
+    replicas: ReplicaHost,
+    stop: asyncio.Event,
 ) -> None:
     # A supervisor that is not there yet is no reason to start and end processes.
     identity = await _identity(scheduler, credentials)
@@ -51,11 +71,14 @@ async def _one_membership(
         nthreads=1,
         # What runs here is replicas, in processes of their own, which Dask's limits do not see.
         memory_limit=0,
-        env={"XINFER_HOME": str(home)},
+        env={"XINFER_HOME": str(home), HOSTED: "1"},
         local_directory=str(home / "scratch"),
         # The worker's status pages ask nobody who they are.
         dashboard_address="127.0.0.1:0",
         death_timeout=30,
+    )
+    nanny.handlers.update(
+        xinfer_sync=replicas.sync, xinfer_inspect=replicas.inspect, xinfer_next_report=replicas.next_report
     )
     try:
         await nanny
@@ -72,6 +95,11 @@ async def _one_membership(
     if await _identity(scheduler, credentials) == identity:
         logger.info("the cluster has retired this node")
         stop.set()
+
+
+def _own_address(scheduler: str) -> str:
+    """Where this machine is reached from the scheduler's."""
+    return str(get_local_address_for(scheduler)).partition("://")[2].strip("[]")
 
 
 async def _identity(scheduler: str, credentials: TlsCredentials) -> str:

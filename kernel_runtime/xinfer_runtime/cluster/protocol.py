@@ -77,11 +77,15 @@ class Inventory(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ReplicaReport(Struct, frozen=True, kw_only=True):
-    """A replica as its agent sees it. `memory_private`, in bytes, is what the kernel cannot drop of its memory."""
+    """A replica as its agent sees it. `memory_private`, in bytes, is what the kernel cannot drop of its memory.
+
+    `launched` is the time of the launch that it belongs to (`ModelSpec.created`).
+    """
 
     incarnation: str
     replica: Replica
     memory_private: int = 0
+    launched: float = 0.0
 
 
 class AgentEvent(Struct, frozen=True, kw_only=True):
@@ -95,7 +99,8 @@ class AgentEvent(Struct, frozen=True, kw_only=True):
 class NodeReport(Struct, frozen=True, kw_only=True):
     """Agent to controller: everything the node runs, after applying `generation` of `epoch`.
 
-    `seq` orders the reports of one life of the agent, `boot`: they travel on several connections.
+    `seq` orders the reports of one life of the agent, `boot`: they travel on several connections. `outlasts` says that
+    the replicas go on when the node's Dask worker ends, and will be reported by its next one.
     """
 
     boot: str
@@ -105,6 +110,7 @@ class NodeReport(Struct, frozen=True, kw_only=True):
     inventory: Inventory
     replicas: tuple[ReplicaReport, ...] = ()
     events: tuple[AgentEvent, ...] = ()
+    outlasts: bool = False
 
 
 class Inspection(Struct, frozen=True, kw_only=True):
