@@ -12,8 +12,8 @@ SCRIPTS = Path(__file__).with_name("clients")
 INSTALL_SECONDS = 280
 
 
-def node_script(script: str, package: str, version: str) -> list[str]:
-    """The command that runs `clients/<script>` in Node.js where `package` can be imported. Skips where it cannot be."""
+def node_package(package: str, version: str) -> tuple[str, Path]:
+    """`node`, and a folder in whose `node_modules` the package is. Skips where it cannot be."""
     npm, node = shutil.which("npm"), shutil.which("node")
     if npm is None or node is None:
         pytest.skip("Node.js and npm are not on PATH")
@@ -21,10 +21,26 @@ def node_script(script: str, package: str, version: str) -> list[str]:
     if not (folder / "node_modules" / package).is_dir():
         folder.mkdir(parents=True, exist_ok=True)
         _install(npm, "install", "--prefix", str(folder), "--no-audit", "--no-fund", f"{package}@{version}")
+    return node, folder
+
+
+def node_script(script: str, package: str, version: str) -> list[str]:
+    """The command that runs `clients/<script>` in Node.js where `package` can be imported. Skips where it cannot be."""
+    node, folder = node_package(package, version)
     # Node.js looks for packages beside the script.
     copied = folder / script
     shutil.copyfile(SCRIPTS / script, copied)
     return [node, str(copied)]
+
+
+def python_packages(*requirements: str) -> Path:
+    """A folder for PYTHONPATH with `requirements`, without what they require. Skips where it cannot be made."""
+    folder = FOLDER / requirements[0]
+    done = folder / "installed"
+    if not done.exists():
+        _install(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), *requirements)
+        done.touch()
+    return folder
 
 
 def python_script(script: str, *requirements: str) -> list[str]:
