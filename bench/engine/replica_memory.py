@@ -61,6 +61,9 @@ class RunningReplica:
     async def link(self) -> Link:
         return await Link.connect((await self._listening).address, "secret", "m-0", self._credentials.client_context())
 
+    def use_cores(self, cores: int) -> None:
+        self._process.use_cores(cores)
+
     async def stop(self) -> None:
         self._process.kill()
         await self._task

@@ -229,6 +229,8 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     """Whether requests share what was computed for a common beginning of their prompts."""
     gpu_layers: int = 0
     """Layers on GPUs, the output counted as one."""
+    threads: int = 0
+    """CPU threads that it can make use of, 0 where that is unknown."""
 
 
 class LaunchRequest(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,13 +15,16 @@ from pathlib import Path
 import psutil
 import pytest
 import pytest_asyncio
+from bench.engine.random_model import SHAPES, write
 
 import xinfer_runtime.catalog
 from xinfer_runtime.catalog.resolve import resolve
 from xinfer_runtime.cluster.child_process import child_environment
+from xinfer_runtime.cluster.core_shares import core_shares
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.cluster.local import LocalClusterProcess
 from xinfer_runtime.cluster.session import ClusterSession
+from xinfer_runtime.control_group import usable_cores
 from xinfer_runtime.errors import ClusterUnavailable, Conflict, DoesNotFit, ModelFileError, ModelNotFound
 from xinfer_runtime.messages import (
     ChatMessage,
@@ -102,6 +106,13 @@ async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gat
     family = gateway.processes()
     await gateway.close()
     gone(family, 5)
+
+
+def cores_said(gateway: Gateway, replica: Replica) -> int:
+    """What the replica was told last; 0 for nothing."""
+    text = next(gateway.home.glob(f"logs/*{replica.id}.log")).read_text()
+    said = re.findall(r"computes on (\d+) cores", text)
+    return int(said[-1]) if said else 0
 
 
 def gone(processes: list[psutil.Process], seconds: float) -> None:
@@ -336,3 +347,25 @@ async def test_a_killed_cluster_is_noticed(tmp_path: Path) -> None:
     await asyncio.to_thread(gone, family, 5)
     assert not gateway.session.connected
     await gateway.close()
+
+
+async def test_replicas_share_the_cores_of_their_node(gateway: Gateway, tmp_path: Path) -> None:
+    path = tmp_path / "47mb.gguf"
+    write(path, SHAPES["15m"])
+    try:
+        first = await gateway.launch(model_path=str(path), model_uid="first", max_sequences=2, context_length=256)
+        second = await gateway.launch(model_path=str(path), model_uid="second", max_sequences=2, context_length=256)
+        infos = [status.replicas[0].info for status in (gateway.session.models[UID], first, second)]
+        wants = {number: info.threads for number, info in enumerate(infos) if info is not None}
+        assert wants[0] == 1  # Too small for more.
+        expected = core_shares(usable_cores(), wants)
+        said: list[int] = []
+        for _ in range(300):
+            said = [cores_said(gateway, each.replicas[0]) for each in (first, second)]
+            if said == [expected[1], expected[2]]:
+                break
+            await asyncio.sleep(0.1)
+        assert said == [expected[1], expected[2]]
+    finally:
+        for uid in ("first", "second"):
+            await gateway.session.terminate(uid)

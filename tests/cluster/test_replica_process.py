@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -47,6 +48,9 @@ class Engine(CountingEngine):
             case "parent":
                 progress(0.6, str(subprocess.Popen(["sleep", "600"]).pid))
         return await super().load(spec, emit, progress)
+
+    def use_cores(self, cores):
+        print("engine has cores:", cores, flush=True)
 
 main(lambda name: Engine())
 """
@@ -104,6 +108,7 @@ def replica_config(name: str, credentials: TlsCredentials) -> ReplicaConfig:
         token="secret",
         credentials=credentials,
         spec=spec(name),
+        cores=5,
     )
 
 
@@ -143,6 +148,20 @@ async def test_it_listens_loads_serves_and_ends_in_order(start: Start) -> None:
     assert tokens + len(delta.token_ids) >= 199
     await link.close()
     assert "engines print to stdout" in await asyncio.to_thread(run.log.read_text)
+
+
+async def test_it_is_told_how_many_cores_it_may_use(start: Start) -> None:
+    run = start("m")
+    await run.said(ReadyLine)
+    run.process.use_cores(3)
+    text = ""
+    for _ in range(600):
+        text = await asyncio.to_thread(run.log.read_text)
+        if "engine has cores: 3" in text:
+            break
+        await asyncio.sleep(0.05)
+    # First what its configuration says.
+    assert re.findall(r"engine has cores: (\d+)", text) == ["5", "3"]
 
 
 async def test_a_bad_model_is_reported_and_ends_the_process(start: Start) -> None:

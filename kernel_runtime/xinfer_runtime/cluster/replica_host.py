@@ -18,6 +18,7 @@ from xinfer_runtime.cluster import agent_events as events
 from xinfer_runtime.cluster.agent_events import Drain, Event, Kill, Start
 from xinfer_runtime.cluster.agent_state import AgentState
 from xinfer_runtime.cluster.child_process import child_command
+from xinfer_runtime.cluster.core_shares import core_shares
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.cluster.inventory import NodeSurvey, machine_memory, private_memory
 from xinfer_runtime.cluster.placement import headroom
@@ -32,6 +33,7 @@ from xinfer_runtime.cluster.replica_protocol import (
     ReplicaConfig,
     ReplicaLine,
 )
+from xinfer_runtime.control_group import usable_cores
 from xinfer_runtime.errors import EngineError, XinferError
 from xinfer_runtime.messages import ModelSpec
 
@@ -65,6 +67,8 @@ class ReplicaHost:
         self._command = command
         self._state = AgentState(survey.label, new_token=lambda: secrets.token_urlsafe(32))
         self._processes: dict[int, ReplicaProcess] = {}
+        self._wants: dict[int, int] = {}
+        self._shares: dict[int, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -90,7 +94,7 @@ class ReplicaHost:
         """Look at a model's file; returns an encoded Inspection."""
         report = decode(self.report(), NodeReport)
         try:
-            found = await _inspect_file(decode(spec, ModelSpec))
+            found = await _inspect_file(decode(spec, ModelSpec), _room())
         except XinferError as error:
             return encode(Inspection(report=report, error=error.info))
         return encode(Inspection(report=report, spec=found))
@@ -159,12 +163,14 @@ class ReplicaHost:
     async def _run(self, start: Start) -> None:
         """One life of a replica process, from its file to its end."""
         number, wanted = start.process, start.want
+        self._wants[number] = usable_cores()
         process = self._processes[number] = ReplicaProcess(
             wanted.id,
             self._logs / f"replica-{_file_name(wanted.id)}.log",
             on_line=lambda line: self._heard(number, line),
             on_exit=lambda returncode, tail: self._handle(events.Exited(number, returncode, tail)),
         )
+        self._share_cores()
         try:
             config = ReplicaConfig(
                 replica_id=wanted.id,
@@ -173,13 +179,22 @@ class ReplicaHost:
                 token=start.token,
                 credentials=self._credentials,
                 spec=await _inspect_file(wanted.spec),
+                cores=self._shares[number],
             )
             await process.run(self._command or child_command("xinfer_runtime.cluster.replica_main"), config)
         except XinferError as error:
             self._handle(events.LoadFailed(number, error.info))
             self._handle(events.Exited(number, None))
         finally:
-            del self._processes[number]
+            del self._processes[number], self._wants[number]
+            self._share_cores()
+
+    def _share_cores(self) -> None:
+        """Divide the cores among the replicas that there are, and tell those whose share is another one now."""
+        before, self._shares = self._shares, core_shares(usable_cores(), self._wants)
+        for number, cores in self._shares.items():
+            if before.get(number) not in (None, cores):
+                self._processes[number].use_cores(cores)
 
     def _heard(self, process: int, line: ReplicaLine) -> None:
         event: Event
@@ -190,6 +205,8 @@ class ReplicaHost:
                 event = events.Progressed(process, progress, stage)
             case ReadyLine(info):
                 event = events.Ready(process, info)
+                self._wants[process] = info.threads or usable_cores()
+                self._share_cores()
             case FailedLine(error):
                 event = events.LoadFailed(process, error)
             case BeatLine():
@@ -207,10 +224,10 @@ class ReplicaHost:
             logger.error("a task of the node's replicas failed", exc_info=error)
 
 
-async def _inspect_file(spec: ModelSpec) -> ModelSpec:
+async def _inspect_file(spec: ModelSpec, room: int | None = None) -> ModelSpec:
     """The spec with what its file on this node says. Raises XinferError alone."""
     try:
-        return await asyncio.to_thread(_inspect_here, spec)
+        return await asyncio.to_thread(inspect, spec, room)
     except XinferError:
         raise
     except Exception as error:
@@ -218,9 +235,10 @@ async def _inspect_file(spec: ModelSpec) -> ModelSpec:
         raise EngineError(f"the file of {spec.uid!r} could not be looked at: {error!r}") from error
 
 
-def _inspect_here(spec: ModelSpec) -> ModelSpec:
+def _room() -> int:
+    """Bytes that one more replica may take on this node."""
     total, available = machine_memory()
-    return inspect(spec, max(0, available - headroom(total)))
+    return max(0, available - headroom(total))
 
 
 def _file_name(replica_id: str) -> str:

@@ -18,6 +18,8 @@ from xinfer_runtime.cluster.replica_protocol import (
     BEAT_SECONDS,
     LINE_LIMIT,
     BeatLine,
+    CoresCommand,
+    DrainCommand,
     FailedLine,
     ListeningLine,
     ProgressLine,
@@ -71,6 +73,8 @@ class Replica:
         self._answers = answers
         self._create = create
         self._server = ReplicaServer(config.replica_id, config.token, config.credentials.server_context(), config.host)
+        self._engine: Engine | None = None
+        self._cores = config.cores
         self._drain_seconds = 0.0
         self._stop = asyncio.Event()
 
@@ -104,7 +108,9 @@ class Replica:
         """Raises XinferError alone."""
         spec = self._config.spec
         try:
-            engine = self._create(spec.engine)
+            engine = self._engine = self._create(spec.engine)
+            if self._cores is not None:
+                self._use_cores(self._cores)
             info = await engine.load(spec, self._server.emit, self._progress)
         except XinferError:
             raise
@@ -118,12 +124,23 @@ class Replica:
     async def _obey(self, reader: asyncio.StreamReader) -> None:
         while line := await reader.readline():
             try:
-                self._drain_seconds = decode_command(line).seconds
+                command = decode_command(line)
             except msgspec.MsgspecError as error:
                 logger.error("the agent said what nobody understands: %s", error)
-            else:
-                self._stop.set()
+                continue
+            match command:
+                case CoresCommand(cores):
+                    self._use_cores(cores)
+                case DrainCommand(seconds):
+                    self._drain_seconds = seconds
+                    self._stop.set()
         self._die()
+
+    def _use_cores(self, cores: int) -> None:
+        self._cores = cores
+        logger.info("computes on %d cores", cores)
+        if self._engine is not None:
+            self._engine.use_cores(cores)
 
     async def _beat(self) -> None:
         while True:

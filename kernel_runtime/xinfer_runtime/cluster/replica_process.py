@@ -14,6 +14,7 @@ from xinfer_runtime.cluster.bounded_log import BoundedLog
 from xinfer_runtime.cluster.child_process import child_environment
 from xinfer_runtime.cluster.replica_protocol import (
     LINE_LIMIT,
+    CoresCommand,
     DrainCommand,
     ReplicaConfig,
     ReplicaLine,
@@ -93,6 +94,10 @@ class ReplicaProcess:
         """Have it finish its streams within `seconds` and end."""
         self._unwanted = True
         self._write(encode_line(DrainCommand(seconds)))
+
+    def use_cores(self, cores: int) -> None:
+        """Have it use so many cores from now on."""
+        self._write(encode_line(CoresCommand(cores)))
 
     def kill(self) -> None:
         """End it and everything that it started."""

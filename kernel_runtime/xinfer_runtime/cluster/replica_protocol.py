@@ -18,7 +18,10 @@ LINE_LIMIT = 1 << 20
 
 
 class ReplicaConfig(Struct, frozen=True, kw_only=True):
-    """`parent` is the agent's process id, `host` the address to listen on, `token` what a gateway must show."""
+    """`parent` is the agent's process id, `host` the address to listen on, `token` what a gateway must show.
+
+    `cores` of the node may be used, None for all.
+    """
 
     replica_id: str
     parent: int
@@ -26,12 +29,22 @@ class ReplicaConfig(Struct, frozen=True, kw_only=True):
     token: str
     credentials: TlsCredentials
     spec: ModelSpec
+    cores: int | None = None
 
 
 class DrainCommand(Struct, frozen=True, tag="drain"):
     """Take no new request, give the running ones `seconds`, then end."""
 
     seconds: float
+
+
+class CoresCommand(Struct, frozen=True, tag="cores"):
+    """Use so many cores from now on: replicas have come or gone."""
+
+    cores: int
+
+
+Command = DrainCommand | CoresCommand
 
 
 class ListeningLine(Struct, frozen=True, tag="listening"):
@@ -61,7 +74,7 @@ ReplicaLine = ListeningLine | ProgressLine | ReadyLine | FailedLine | BeatLine
 _encoder = msgspec.json.Encoder()
 _line_decoder: msgspec.json.Decoder[ReplicaLine] = msgspec.json.Decoder(ReplicaLine)
 _config_decoder = msgspec.json.Decoder(ReplicaConfig)
-_command_decoder = msgspec.json.Decoder(DrainCommand)
+_command_decoder: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)
 
 
 def encode_line(message: Struct) -> bytes:
@@ -76,5 +89,5 @@ def decode_config(line: bytes) -> ReplicaConfig:
     return _config_decoder.decode(line)
 
 
-def decode_command(line: bytes) -> DrainCommand:
+def decode_command(line: bytes) -> Command:
     return _command_decoder.decode(line)

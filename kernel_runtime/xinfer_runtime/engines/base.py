@@ -28,6 +28,9 @@ class Engine(ABC):
         engine cannot honour, `EngineError` for anything else.
         """
 
+    def use_cores(self, cores: int) -> None:  # noqa: B027  (an engine that computes on none has nothing to do)
+        """Use so many CPU cores at most, from now on; may come before `load`."""
+
     @abstractmethod
     def submit(self, request: GenerateRequest) -> None:
         """Queue a request. Its outcome, errors included, comes through `emit`: one or more deltas, the last `last`."""

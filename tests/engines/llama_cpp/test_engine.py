@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from xinfer_runtime.engines.llama_cpp.thread_choice import ThreadChoice
 from xinfer_runtime.messages import (
     ChatMessage,
     DryParams,
@@ -189,6 +190,22 @@ async def test_dry_and_mirostat_go_on_as_if_never_cut(
         # Without the state the text is another one: so it is what carries over.
         await running.run(replace(request, id="lost", resume=tuple(whole[:cut]), resume_mu=mu + 9))
         assert running.deltas["lost"][-1].mirostat_mu != running.deltas["rest"][-1].mirostat_mu
+
+
+async def test_the_share_of_the_cores_can_change_while_requests_run(
+    engines: Callable[[], RunningEngine], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[int] = []
+    choose = ThreadChoice.threads
+    monkeypatch.setattr(ThreadChoice, "threads", lambda self, tokens: passes.append(choose(self, 99)) or passes[-1])
+    running = engines()
+    running.engine.use_cores(3)
+    await running.load(tiny_model, engine_options={"threads": None})
+    before = await running.greedy("before", tokens=10)
+    assert set(passes) == {3}
+    running.engine.use_cores(2)
+    assert await running.greedy("after", tokens=10) == before
+    assert passes[-1] == 2
 
 
 async def test_a_stop_string_ends_a_request_in_the_middle(running: RunningEngine) -> None:

@@ -1,4 +1,6 @@
-"""How many CPU cores are of use to a model."""
+"""How many CPU threads a model gets of the cores that its process may use."""
+
+from xinfer_runtime.engines.llama_cpp.thread_choice import ThreadChoice
 
 _WEIGHTS_PER_THREAD = 16 << 20
 
@@ -11,3 +13,10 @@ def threads_for(weight_bytes: int, cores: int) -> int:
     with two threads on two busy cores was measured to take 20 ms for a step instead of 0.2.
     """
     return max(1, min(cores, weight_bytes // _WEIGHTS_PER_THREAD))
+
+
+def choose_threads(weight_bytes: int, cores: int, fixed: int | None, on_gpu: bool) -> ThreadChoice:
+    """Among what numbers of threads passes choose; `fixed` is what the launch asks for."""
+    few = fixed or threads_for(weight_bytes, cores)
+    # On a GPU the threads have next to nothing to do.
+    return ThreadChoice(few, few if fixed or on_gpu else cores)

@@ -18,7 +18,7 @@ import msgspec
 from xinfer_runtime.engines.base import EmitStep, Engine, ReportProgress
 from xinfer_runtime.engines.llama_cpp.generation import Generation
 from xinfer_runtime.engines.llama_cpp.loading import load_model
-from xinfer_runtime.engines.llama_cpp.loop import Abort, Command, EngineLoop, Outcome, Start, Stop
+from xinfer_runtime.engines.llama_cpp.loop import Abort, Command, EngineLoop, Outcome, Start, Stop, UseThreads
 from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.errors import EngineError, ErrorInfo, XinferError
 from xinfer_runtime.messages import Delta, EngineStats, GenerateRequest, ModelInfo, ModelSpec
@@ -43,6 +43,7 @@ class LlamaCppEngine(Engine):
         self._thread: threading.Thread | None = None
         self._loop: EngineLoop | None = None
         self._closing = False
+        self._cores: int | None = None
         self._ended: ErrorInfo | None = None
         """Why no request can run any more."""
 
@@ -61,6 +62,11 @@ class LlamaCppEngine(Engine):
             self._closing = True  # Ends the load at its next report of progress.
             self._commands.put(Stop())
             raise
+
+    def use_cores(self, cores: int) -> None:
+        self._cores = cores
+        if self._loop is not None:
+            self._commands.put(UseThreads(self._model.threads(cores)))
 
     def submit(self, request: GenerateRequest) -> None:
         self.abort(request.id)
@@ -155,7 +161,7 @@ class LlamaCppEngine(Engine):
             return not self._closing
 
         try:
-            self._model = load_model(spec, self._options, proceed)
+            self._model = load_model(spec, self._options, proceed, self._cores)
         except Exception as error:
             self._post(_reject, loaded, error)
             return
@@ -164,6 +170,8 @@ class LlamaCppEngine(Engine):
             self._loop = EngineLoop(
                 model.context, model.limits, self._commands, wanted, self._publish, overlap=model.on_gpu
             )
+            if self._cores is not None:  # It may have changed during the load.
+                self._commands.put(UseThreads(self._model.threads(self._cores)))
             self._post(_resolve, loaded, self._model.info)
             self._loop.run()
         except BaseException as error:

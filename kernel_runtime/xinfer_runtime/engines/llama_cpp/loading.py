@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from xinfer_runtime.catalog.forecast import cache_shape, forecast
@@ -13,7 +14,7 @@ from xinfer_runtime.chat.template import ChatTemplate
 from xinfer_runtime.control_group import usable_cores
 from xinfer_runtime.engines.llama_cpp import sizing
 from xinfer_runtime.engines.llama_cpp.constraint_compiler import ConstraintCompiler
-from xinfer_runtime.engines.llama_cpp.cores import threads_for
+from xinfer_runtime.engines.llama_cpp.cores import choose_threads, threads_for
 from xinfer_runtime.engines.llama_cpp.devices import gpus, supports_gpu
 from xinfer_runtime.engines.llama_cpp.generation import TokenFacts
 from xinfer_runtime.engines.llama_cpp.model import Context, Weights, load_weights
@@ -48,14 +49,16 @@ class LoadedModel:
     facts: TokenFacts
     info: ModelInfo
     on_gpu: bool
+    threads: Callable[[int], ThreadChoice]
+    """What passes choose from with so many cores."""
 
     def free(self) -> None:
         self.context.free()
         self.weights.free()
 
 
-def load_model(spec: ModelSpec, options: Options, proceed: Proceed) -> LoadedModel:
-    """Load the model of `spec`.
+def load_model(spec: ModelSpec, options: Options, proceed: Proceed, cores: int | None = None) -> LoadedModel:
+    """Load the model of `spec`, to use so many cores, None for all that this process may use.
 
     Raises ModelFileError for a file that cannot be used, InvalidRequest for a spec that cannot be honoured, Cancelled
     when `proceed` said so, EngineError when there is no memory for the KV cache.
@@ -70,7 +73,7 @@ def load_model(spec: ModelSpec, options: Options, proceed: Proceed) -> LoadedMod
         proceed(_WEIGHTS_SHARE, "making the KV cache")
         default_budget = sizing.GPU_TOKEN_BUDGET if offload.on_gpu else sizing.CPU_TOKEN_BUDGET
         budget = max(options.token_budget or default_budget, size.max_sequences)
-        loaded = _with_context(weights, size, budget, options, offload)
+        loaded = _with_context(weights, size, budget, options, offload, cores or usable_cores())
     except BaseException:
         weights.free()
         raise
@@ -109,14 +112,11 @@ def _in_steps(proceed: Proceed) -> Callable[[float], bool]:
 
 
 def _with_context(
-    weights: Weights, size: sizing.CacheSize, budget: int, options: Options, offload: Offload
+    weights: Weights, size: sizing.CacheSize, budget: int, options: Options, offload: Offload, cores: int
 ) -> LoadedModel:
     on_gpu = offload.on_gpu
     length = min(size.context_length, options.kv_cells or size.cells)
-    cores = usable_cores()
-    few = options.threads or threads_for(weights.bytes, cores)
-    # On a GPU the threads have next to nothing to do.
-    threads = ThreadChoice(few, few if options.threads or on_gpu else cores)
+    threads = partial(choose_threads, weights.bytes, fixed=options.threads, on_gpu=on_gpu)
     sharing = options.prefix_cache and weights.shares_prefixes
     # Prefixes cannot be shared where a sequence is more than its cells, and then it may not be possible to move it.
     split = size.split and weights.shares_prefixes and options.kv_cells is None
@@ -126,7 +126,7 @@ def _with_context(
         options.kv_cells or size.cells,
         kv_sequences,
         budget,
-        threads,
+        threads(cores),
         attention_tile=None if on_gpu or split else ATTENTION_TILE,
         split=split,
         cache_types=(options.cache_type_k, options.cache_type_v),
@@ -142,6 +142,7 @@ def _with_context(
     return LoadedModel(
         weights=weights,
         context=context,
+        threads=threads,
         limits=Limits(
             cells,
             size.max_sequences,
@@ -168,6 +169,7 @@ def _with_context(
             memory_bytes=context.memory_bytes,
             architecture=weights.architecture,
             prefix_cache=sharing,
+            threads=options.threads or (1 if on_gpu else threads_for(weights.bytes, usable_cores())),
             gpu_layers=weights.layers + 1 if offload.layers == ALL_LAYERS else offload.layers,
         ),
         on_gpu=on_gpu,

@@ -13,6 +13,7 @@ from xinfer_runtime.engines.llama_cpp.generation import Generation
 from xinfer_runtime.engines.llama_cpp.model import DECODED, NO_CELLS, Chunk, Context
 from xinfer_runtime.engines.llama_cpp.sampler import sample
 from xinfer_runtime.engines.llama_cpp.scheduler import Limits, Scheduler, Step, TokenSequence, Work
+from xinfer_runtime.engines.llama_cpp.thread_choice import ThreadChoice
 from xinfer_runtime.engines.llama_cpp.throughput import Throughput
 from xinfer_runtime.errors import EngineError
 from xinfer_runtime.messages import Delta, EngineStats
@@ -45,7 +46,14 @@ class Stop:
     """End the loop."""
 
 
-Command = Start | Abort | Stop
+@dataclass(frozen=True)
+class UseThreads:
+    """Compute with these numbers of threads from now on."""
+
+    threads: ThreadChoice
+
+
+Command = Start | Abort | Stop | UseThreads
 
 
 class EngineLoop:
@@ -104,7 +112,9 @@ class EngineLoop:
                 return True
             if isinstance(command, Stop):
                 return False
-            if isinstance(command, Abort):
+            if isinstance(command, UseThreads):
+                self._context.use_threads(command.threads)
+            elif isinstance(command, Abort):
                 self._generations.pop(command.ticket, None)
                 self._scheduler.remove(command.ticket)
             elif self._wanted(command.ticket):  # Its abort may have overtaken it while it was prepared.

@@ -261,6 +261,10 @@ class Context:
                 self._remove(Remove(operation.target, operation.start, operation.end))
                 self._share(operation.source, operation.target, operation.start, operation.end)
 
+    def use_threads(self, threads: ThreadChoice) -> None:
+        """Choose from these numbers of threads from the next pass on."""
+        self._thread_choice = threads
+
     def compact(self, running: Iterable[int]) -> None:
         """Bring the running sequences side by side, where that makes a pass over them faster."""
         if self._streams is not None:
