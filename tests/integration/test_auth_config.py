@@ -14,6 +14,7 @@ from tests.conftest import XinferServer, start_server
 SECRET = "0123456789abcdef" * 4
 PASSWORD = "a-password-of-no-value"
 KEY = "sk-35tkasdyGLYMy"
+PAGE = "https://page.example"
 JUPYTER_TOKEN = "sk-looks-like-a-key-and-is-none"
 
 
@@ -32,6 +33,7 @@ def write(path: Path, **auth: Any) -> Path:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[XinferServer]:
     folder = tmp_path_factory.mktemp("auth")
     options = ["--auth-config", str(write(folder / "auth.json")), f"--IdentityProvider.token={JUPYTER_TOKEN}"]
+    options += [f"--ServerApp.allow_origin={PAGE}"]
     running = start_server(folder, *options)
     running.token = JUPYTER_TOKEN
     try:
@@ -117,3 +119,22 @@ def test_a_mistake_in_the_file_ends_the_start_and_names_the_field(tmp_path: Path
     assert done.returncode == 1
     assert "`auth_config.secret_key`" in done.stderr
     assert "too-short-to-be-safe" not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize("credential", [KEY, JUPYTER_TOKEN])
+def test_a_page_of_an_allowed_origin_may_call(server: XinferServer, credential: str) -> None:
+    """CORS is Jupyter's own setting: the preflight, and then the request."""
+    asked = {"Origin": PAGE, "Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization"}
+    preflight = httpx.options(server.url + "v1/models", headers=asked)
+    headers = {"Origin": PAGE, "Authorization": f"Bearer {credential}"}
+    answer = httpx.get(server.url + "v1/models", headers=headers)
+    refused = httpx.get(server.url + "v1/models", headers={"Origin": PAGE})
+
+    assert preflight.status_code in (200, 204)
+    assert preflight.headers["access-control-allow-origin"] == PAGE
+    assert "authorization" in preflight.headers["access-control-allow-headers"].lower()
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == PAGE
+    # So that the page can read why.
+    assert refused.status_code == 401
+    assert refused.headers["access-control-allow-origin"] == PAGE

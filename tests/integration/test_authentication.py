@@ -9,7 +9,10 @@ from unittest.mock import Mock
 
 import httpx
 import pytest
+from tornado.httpclient import HTTPClientError, HTTPRequest
+from tornado.websocket import WebSocketHandler, websocket_connect
 
+from jupyter_xinfer.app import XinferApp
 from jupyter_xinfer.auth.key_store import KeyStore
 from jupyter_xinfer.auth.permissions import PERMISSIONS
 from jupyter_xinfer.auth.principal import Limits
@@ -33,7 +36,7 @@ VERBS = [
 PUBLIC_VERBS = {("GET", "health"), ("GET", "v1/cluster/auth"), ("POST", "token"), ("POST", "v1/auth/refresh")}
 
 
-@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
 @pytest.mark.parametrize("route", ROUTES)
 def test_no_route_answers_without_a_credential(xinfer_server: Any, route: str, method: str) -> None:
     answer = httpx.request(method, xinfer_server.url + route, json={}, follow_redirects=False)
@@ -45,9 +48,59 @@ def test_no_route_answers_without_a_credential(xinfer_server: Any, route: str, m
     assert answer.status_code in (401, 302, 403, 405), answer.text
     if answer.status_code == 302:
         assert "/login" in answer.headers["location"]
-    if answer.status_code == 401:
+    if answer.status_code == 401 and method != "HEAD":
         assert answer.json()["error"]["code"] == "authentication_required"
         assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+def test_the_walk_misses_no_route_that_the_extension_registers() -> None:
+    """Whatever it serves, static files included, is in the table that the tests above walk."""
+    app = XinferApp()
+    app.service = Mock()
+    app.initialize_handlers()
+
+    assert [(pattern, handler) for pattern, handler, _ in app.handlers] == [
+        (pattern, handler) for pattern, handler, _ in routes(Mock())
+    ]
+    assert app.static_paths == []
+    assert app.template_paths == []
+
+
+SOCKETS = [example(pattern) for pattern, handler, _ in routes(Mock()) if issubclass(handler, WebSocketHandler)]
+
+
+@pytest.mark.parametrize("route", SOCKETS)
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": "Bearer sk-xinfer-wrong"},
+        {"Origin": "https://elsewhere.example"},
+        {"Cookie": "username-127-0-0-1=x"},
+    ],
+)
+async def test_no_websocket_opens_without_a_credential(xinfer_server: Any, route: str, headers: dict[str, str]) -> None:
+    url = xinfer_server.url.replace("http", "ws") + route
+    with pytest.raises(HTTPClientError) as refused:
+        await websocket_connect(HTTPRequest(url, headers=headers))
+
+    assert refused.value.code in (401, 403)
+
+
+@pytest.mark.parametrize("route", SOCKETS)
+async def test_a_login_of_another_site_does_not_open_a_websocket(xinfer_server: Any, route: str) -> None:
+    """A page elsewhere can have a browser connect with its cookie; its origin tells."""
+    async with httpx.AsyncClient(base_url=xinfer_server.url) as browser:
+        await browser.get(f"login?token={xinfer_server.token}")
+        cookie = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
+    url = xinfer_server.url.replace("http", "ws") + route
+    opened = await websocket_connect(HTTPRequest(url, headers={"Cookie": cookie}))
+    opened.close()
+    with pytest.raises(HTTPClientError) as refused:
+        await websocket_connect(HTTPRequest(url, headers={"Cookie": cookie, "Origin": "https://elsewhere.example"}))
+
+    assert refused.value.code == 403
 
 
 @pytest.fixture(scope="module")

@@ -221,6 +221,9 @@ class XinferHandler(APIHandler):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         error = as_xinfer_error(status_code, kwargs.get("exc_info"))
         self.set_status(error.status)
+        if hasattr(self, "_jupyter_current_user"):
+            # tornado dropped all headers; without these, a page of an allowed origin could not read the error.
+            self.set_cors_headers()
         if error.status == 401:
             self.set_header("WWW-Authenticate", 'Bearer realm="jupyter-xinfer"')
         if error.status == 405:
