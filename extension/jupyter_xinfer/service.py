@@ -23,6 +23,7 @@ from jupyter_xinfer.cluster_access import ClusterAccess, ClusterState
 from jupyter_xinfer.images.fetch import Fetcher
 from jupyter_xinfer.images.image_parts import image_places, images_for
 from jupyter_xinfer.metrics import Metrics
+from jupyter_xinfer.protocol.adapter_names import uid_of, with_adapter
 from jupyter_xinfer.protocol.chat_messages import NO_IMAGES, Images, Message
 from jupyter_xinfer.protocol.model_objects import model_object
 from jupyter_xinfer.protocol.response_store import ResponseStore
@@ -202,8 +203,11 @@ class Service:
             return None
         return registration.family
 
-    async def generate(self, uid: str, request: GenerateRequest) -> AsyncGenerator[Delta]:
-        """The deltas of one request; closing the generator aborts it in the engine."""
+    async def generate(self, model: str, request: GenerateRequest) -> AsyncGenerator[Delta]:
+        """The deltas of one request to a model, or to one of its LoRA adapters; closing the generator aborts it in the
+        engine.
+        """
+        uid, request = uid_of(model), with_adapter(model, request)
         self._refuse_while_stopping()
         self.status(uid)
         if self._router is None:
@@ -215,8 +219,9 @@ class Service:
                     count.observe(delta)
                     yield delta
 
-    async def ask(self, uid: str, request: GenerateRequest) -> Delta:
+    async def ask(self, model: str, request: GenerateRequest) -> Delta:
         """The answer to a request for which nothing is generated. It counts as a request, and costs no tokens."""
+        uid = uid_of(model)
         self._refuse_while_stopping()
         self.status(uid)
         if self._router is None:
@@ -224,9 +229,13 @@ class Service:
         with self.meter.request(current_principal(), uid):
             return await whole(self._router.generate(uid, request), request.id)
 
-    async def images(self, uid: str, messages: Sequence[Message]) -> Images:
+    async def images(self, model: str, messages: Sequence[Message]) -> Images:
         """The images of `messages`. Raises `InvalidRequest` that names the first, where the model takes text only."""
-        return await images_for(self.status(uid), messages, self._fetcher) if image_places(messages) else NO_IMAGES
+        return (
+            await images_for(self.status(uid_of(model)), messages, self._fetcher)
+            if image_places(messages)
+            else NO_IMAGES
+        )
 
     def named_or_only(self, name: str | None) -> str:
         """`name`; or the only model that runs and that the caller may use, for clients that know of no names."""
@@ -237,9 +246,9 @@ class Service:
             raise InvalidRequest(f"`model` is required: {len(usable)} models are running.", param="model")
         return str(usable[0])
 
-    def context_length(self, uid: str) -> int:
+    def context_length(self, model: str) -> int:
         """Tokens that one conversation may hold; 0 while no replica has said so."""
-        replicas = self.status(uid).replicas
+        replicas = self.status(uid_of(model)).replicas
         return next((replica.info.context_length for replica in replicas if replica.info is not None), 0)
 
     def info(self) -> dict[str, Any]:

@@ -35,6 +35,13 @@ class MirostatParams(Struct, frozen=True, kw_only=True, omit_defaults=True):
     eta: float = 0.1
 
 
+class LoraAdapter(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A LoRA adapter: a GGUF file on the node, and how much of it is added to the weights."""
+
+    path: str
+    scale: float = 1.0
+
+
 class SamplingParams(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How the next token is chosen. Ranges are checked where requests enter (the HTTP protocol), not here.
 
@@ -144,6 +151,8 @@ class GenerateRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     detokenize: bool = False
     """The answer is the text of `token_ids`, in one delta; nothing is generated."""
     constraint: Constraint | None = None
+    lora: str | None = None
+    """The name of the model's LoRA adapter to use."""
     sampling: SamplingParams = SamplingParams()
     resume: tuple[int, ...] = ()
     resume_mu: float | None = None
@@ -229,6 +238,8 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     """Whether requests share what was computed for a common beginning of their prompts."""
     gpu_layers: int = 0
     """Layers on GPUs, the output counted as one."""
+    lora: tuple[str, ...] = ()
+    """Names of its LoRA adapters."""
     threads: int = 0
     """CPU threads that it can make use of, 0 where that is unknown."""
 
@@ -252,6 +263,7 @@ class LaunchRequest(Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     cache_type_k: Literal["f16", "q8_0", "q4_0"] | None = None
     cache_type_v: Literal["f16", "q8_0", "q4_0"] | None = None
     flash_attention: Literal["auto", "on", "off"] | None = None
+    lora: dict[str, str | LoraAdapter] | None = None
     n_gpu_layers: int | Literal["auto"] | None = None
     split_mode: Literal["layer", "row", "none"] | None = None
     main_gpu: int | None = None

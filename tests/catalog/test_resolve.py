@@ -7,7 +7,7 @@ import pytest
 from xinfer_runtime.catalog.families import families
 from xinfer_runtime.catalog.resolve import RESERVED_UIDS, resolve
 from xinfer_runtime.errors import InvalidRequest, ModelNotFound, XinferError
-from xinfer_runtime.messages import LaunchRequest, ModelSpec
+from xinfer_runtime.messages import LaunchRequest, LoraAdapter, ModelSpec
 
 
 def launch(**fields: Any) -> ModelSpec:
@@ -126,6 +126,18 @@ def test_a_file_whose_name_makes_no_uid_needs_one() -> None:
 def test_how_keys_and_values_are_stored_is_an_option_of_the_engine() -> None:
     request = LaunchRequest(model_name="xinfer-demo", cache_type_k="q8_0", flash_attention="on")
     assert resolve(request).engine_options == {"cache_type_k": "q8_0", "flash_attention": "on"}
+
+
+def test_adapters_are_an_option_of_the_engine_by_path_or_with_a_scale() -> None:
+    request = LaunchRequest(
+        model_name="xinfer-demo", lora={"a": "/a.gguf", "b": LoraAdapter(path="/b.gguf", scale=0.5)}
+    )
+    assert resolve(request).engine_options == {
+        "lora": {"a": {"path": "/a.gguf"}, "b": {"path": "/b.gguf", "scale": 0.5}}
+    }
+    with pytest.raises(InvalidRequest) as caught:
+        resolve(LaunchRequest(model_name="xinfer-demo", lora={"a:b": "/a.gguf"}))
+    assert caught.value.param == "lora"
 
 
 def test_the_prefix_cache_is_an_option_of_the_engine() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import gguf
 import llama_cpp
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from xinfer_runtime.engines.registry import create_engine
 from xinfer_runtime.messages import Delta, GenerateRequest, ModelInfo, ModelSpec, SamplingParams
@@ -28,8 +29,14 @@ def byte_symbols() -> list[str]:
 
 
 def write_model(
-    path: Path, context_length: int = 512, template: str | None = TEMPLATE, seed: int = 1, infill: bool = False
+    path: Path,
+    context_length: int = 512,
+    template: str | None = TEMPLATE,
+    seed: int = 1,
+    infill: bool = False,
+    added: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> Path:
+    """`added` is added to the weights of these names."""
     width, layers, heads, kv_heads, inner = 64, 2, 4, 2, 128
     rng = np.random.default_rng(seed)
     symbols = byte_symbols()
@@ -68,7 +75,8 @@ def write_model(
         writer.add_chat_template(template)
 
     def tensor(name: str, *shape: int, scale: float) -> None:
-        writer.add_tensor(name, (rng.standard_normal(shape) * scale).astype(np.float32))
+        values = (rng.standard_normal(shape) * scale).astype(np.float32)
+        writer.add_tensor(name, values + (added or {}).get(name, np.float32(0)))
 
     def ones(name: str) -> None:
         writer.add_tensor(name, np.ones(width, dtype=np.float32))

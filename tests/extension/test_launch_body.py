@@ -42,6 +42,15 @@ def test_the_payload_of_a_plain_launch_is_a_plain_launch() -> None:
     assert launch() == LaunchRequest(model_name="xinfer-demo")
 
 
+def test_xinferences_list_of_adapters_is_ours() -> None:
+    listed = {"lora_list": [{"lora_name": "a", "local_path": "/a.gguf"}, {"lora_name": "b", "local_path": "/b.gguf"}]}
+    assert launch(peft_model_config=listed).lora == {"a": "/a.gguf", "b": "/b.gguf"}
+    assert launch(peft_model_config={"lora_list": []}).lora == {}
+    with pytest.raises(InvalidRequest) as caught:
+        launch(peft_model_config={"lora_list": [{"lora_name": "a"}]})
+    assert caught.value.param == "peft_model_config"
+
+
 def test_null_means_no_gpu_and_nothing_else() -> None:
     assert launch(n_gpu=None, replica=None) == LaunchRequest(model_name="xinfer-demo", n_gpu=None)
 

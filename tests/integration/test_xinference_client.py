@@ -188,7 +188,6 @@ def test_every_field_of_the_payload_at_its_default_is_harmless(client: Client) -
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("peft_model_config", {"lora_list": [{"lora_name": "x", "local_path": "/x"}]}),
         ("request_limits", 3),
         ("worker_ip", "10.0.0.1"),
         ("gpu_idx", 0),

@@ -8,6 +8,7 @@ from typing import ClassVar
 from jupyter_xinfer.handlers.base import XinferHandler
 from jupyter_xinfer.handlers.event_stream import EventStream
 from jupyter_xinfer.handlers.interleave import interleave
+from jupyter_xinfer.protocol.adapter_names import uid_of
 from jupyter_xinfer.protocol.openai_responses import Encoder
 from xinfer_runtime.errors import XinferError, from_info
 from xinfer_runtime.messages import Delta, GenerateRequest
@@ -33,14 +34,15 @@ class GenerateHandler(XinferHandler):
         try:
             await self._run(model, requests, encoder, stream=stream)
         except XinferError as error:
-            error.param = self.own_names.get(error.param or "", error.param)
+            chosen_by = "model" if uid_of(model) != model else "lora_name"
+            error.param = {"lora": chosen_by, **self.own_names}.get(error.param or "", error.param)
             raise
 
     async def _run(self, model: str, requests: Sequence[GenerateRequest], encoder: Encoder, *, stream: bool) -> None:
         self.set_header("X-Request-ID", encoder.id)
         with contextlib.ExitStack() as watches:
             streams = [
-                watches.enter_context(self.service.metrics.request(model, self.name)).observe(
+                watches.enter_context(self.service.metrics.request(uid_of(model), self.name)).observe(
                     self.service.generate(model, request)
                 )
                 for request in requests

@@ -8,6 +8,7 @@ stays strict: it has only fields that have an effect.
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from jupyter_xinfer.protocol.decoding import decode
 from xinfer_runtime.errors import InvalidRequest
@@ -22,7 +23,6 @@ _ALIASES = {
 
 _UNSUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "n_worker": ((1,), "a replica runs on one node"),
-    "peft_model_config": (({},), "LoRA adapters are not loaded"),
     "request_limits": ((), "requests queue in the engine, which has `max_sequences`"),
     "worker_ip": ((), "the cluster chooses the node"),
     "gpu_idx": (([],), "the cluster chooses the GPU; `n_gpu` says how many"),
@@ -38,6 +38,16 @@ _UNSUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
 }
 """Fields of Xinference that have no meaning here: the values that are harmless, beside null, and why not others."""
 
+
+class _Lora(Struct):
+    lora_name: str
+    local_path: str
+
+
+class _PeftModelConfig(Struct):
+    lora_list: list[_Lora] = []
+
+
 _FIELDS = frozenset(LaunchRequest.__struct_fields__)
 
 
@@ -49,6 +59,8 @@ def launch_request(body: bytes) -> LaunchRequest:
         # A null n_gpu is a wish, "no GPU"; other nulls and empty texts are fields that a form left open.
         if value in (None, "") and field != "n_gpu":
             continue
+        if name == "peft_model_config":
+            field, value = "lora", _adapters(value)
         if field not in _FIELDS:
             _refuse_unless_harmless(name, value)
         elif field in kept and kept[field] != value:
@@ -56,6 +68,15 @@ def launch_request(body: bytes) -> LaunchRequest:
         else:
             kept[field] = value
     return decode(msgspec.json.encode(kept), LaunchRequest)
+
+
+def _adapters(config: Any) -> dict[str, str]:
+    """Xinference's list of LoRA adapters as ours, which go by name."""
+    try:
+        listed = msgspec.convert(config, _PeftModelConfig).lora_list
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"`peft_model_config`: {error}", param="peft_model_config") from error
+    return {each.lora_name: each.local_path for each in listed}
 
 
 def _refuse_unless_harmless(name: str, value: Any) -> None:

@@ -46,6 +46,7 @@ def model_object(status: ModelStatus, stats: Mapping[str, EngineStats], family: 
         "model_path": spec.path or None,
         "replica": spec.replica,
         "n_gpu": spec.n_gpu,
+        "lora": list(info.lora) if info is not None else list(spec.engine_options.get("lora", ())),
         "state": status.state,
         "progress": progress_of(status),
         "message": status.error.message if status.error is not None else "",

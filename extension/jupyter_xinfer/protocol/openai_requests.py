@@ -96,6 +96,7 @@ class ChatRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
             one_call=self.parallel_tool_calls is False,
             template_kwargs=self._template_kwargs(thinks=constraint is None),
             constraint=constraint,
+            lora=self.lora_name,
             sampling=self.sampling(
                 self.max_completion_tokens or self.max_tokens, (self.top_logprobs or 0) if self.logprobs else None
             ),
@@ -151,6 +152,7 @@ class CompletionRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True
                 token_ids=None if isinstance(prompt, str) else prompt,
                 suffix=suffix,
                 constraint=constraint,
+                lora=self.lora_name,
                 sampling=sampling,
             )
             for prompt in self._prompts()

@@ -60,6 +60,7 @@ class SamplingFields(GuidedFields, kw_only=True, forbid_unknown_fields=True):
     ignore_eos: bool | None = None
     n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
     logit_bias: dict[str, float] | None = None
+    lora_name: str | None = None
     user: str | None = None
     metadata: dict[str, str] | None = None
 

@@ -29,9 +29,17 @@ _MAX_STRINGS = 1 << 23
 _MAX_KEPT_ITEMS = 4096
 _MAX_DIMENSIONS = 4
 
-_U16, _U32, _I32, _STRING, _ARRAY = 2, 4, 5, 8, 9
+_U16, _U32, _I32, _F32, _STRING, _ARRAY = 2, 4, 5, 6, 8, 9
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-_KINDS = {"general.alignment": _U32, "split.no": _U16, "split.count": _U16, "split.tensors.count": _I32}
+_KINDS = {
+    "general.alignment": _U32,
+    "general.type": _STRING,
+    "adapter.type": _STRING,
+    "adapter.lora.alpha": _F32,
+    "split.no": _U16,
+    "split.count": _U16,
+    "split.tensors.count": _I32,
+}
 """llama.cpp reads these without asking what they are."""
 
 _TOKENS = "tokenizer.ggml.tokens"

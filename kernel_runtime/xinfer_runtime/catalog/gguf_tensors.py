@@ -14,7 +14,9 @@ _MAX_NAME = 63
 """Bytes of a name; llama.cpp has room for no more."""
 _MAX_ELEMENTS = 1 << 50
 
-_COMPUTED_WITH = re.compile(r"(?:.*\.)?(?:token_embd|output|attn_[a-z_]+|ffn_(?!.*tid2eid)[a-z_]+)\.(?:weight|bias)")
+_COMPUTED_WITH = re.compile(
+    r"(?:.*\.)?(?:token_embd|output|attn_[a-z_]+|ffn_(?!.*tid2eid)[a-z_]+)\.(?:weight|bias)(?:\.lora_[ab])?"
+)
 """Tensors that are factors of products or sums: for integers among them llama.cpp has no code, and does not check."""
 
 

@@ -5,9 +5,12 @@ node.
 import msgspec
 
 from xinfer_runtime.catalog.fitting import fit
+from xinfer_runtime.catalog.gguf_facts import GgufFile
 from xinfer_runtime.catalog.gguf_file import read_gguf
 from xinfer_runtime.catalog.locate import locate
-from xinfer_runtime.errors import InvalidRequest
+from xinfer_runtime.catalog.lora_file import adapter_path, read_adapter
+from xinfer_runtime.engines.llama_cpp.options import Options
+from xinfer_runtime.errors import InvalidRequest, ModelFileError
 from xinfer_runtime.messages import ModelSpec
 
 
@@ -24,12 +27,31 @@ def inspect(spec: ModelSpec, room: int | None = None) -> ModelSpec:
             f"context_length {spec.context_length}: {spec.name} was trained for {file.context_length} tokens at most",
             param="context_length",
         )
+    adapters = _adapter_bytes(file, spec)
+    fitted = fit(file, spec, None if room is None else max(0, room - adapters))
     return msgspec.structs.replace(
-        fit(file, spec, room),
+        fitted,
+        memory_bytes=fitted.memory_bytes + adapters,
         path=str(path),
         quantization=spec.quantization or file.quantization or None,
         size_in_billions=spec.size_in_billions or _billions(file.parameters),
     )
+
+
+def _adapter_bytes(file: GgufFile, spec: ModelSpec) -> int:
+    """What the adapters' weights take. Raises ModelFileError for one that is broken or another architecture's."""
+    size = 0
+    for name, each in Options.of(spec).lora.items():
+        path = adapter_path(each)
+        adapter = read_adapter(path)
+        if adapter.architecture != file.architecture:
+            raise ModelFileError(
+                f"the LoRA adapter {name!r}, {path}, is for {adapter.architecture}, and the model is "
+                f"{file.architecture}",
+                param="lora",
+            )
+        size += adapter.weight_bytes
+    return size
 
 
 def _billions(parameters: int) -> str:

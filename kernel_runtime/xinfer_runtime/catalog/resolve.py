@@ -4,6 +4,9 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import PurePath
+from typing import Any
+
+import msgspec
 
 from xinfer_runtime.catalog.families import Family, FamilySpec, families, find_family
 from xinfer_runtime.engines.registry import ENGINES, canonical_name
@@ -58,8 +61,24 @@ def resolve(request: LaunchRequest, custom: Sequence[Family] = ()) -> ModelSpec:
         n_gpu=_gpus(request.n_gpu),
         context_length=_optional("context_length", request.context_length, MAX_CONTEXT_LENGTH),
         max_sequences=_optional("max_sequences", request.max_sequences, MAX_SEQUENCES),
-        engine_options={name: value for name in _ENGINE_OPTIONS if (value := getattr(request, name)) is not None},
+        engine_options=_engine_options(request),
     )
+
+
+def _engine_options(request: LaunchRequest) -> dict[str, Any]:
+    options = {name: value for name in _ENGINE_OPTIONS if (value := getattr(request, name)) is not None}
+    if request.lora:
+        for name in request.lora:
+            if not _UID.fullmatch(name):
+                raise InvalidRequest(
+                    f"lora: {name!r:.120} cannot be a name; use 1 to 100 letters, digits, dots, dashes and underscores",
+                    param="lora",
+                )
+        options["lora"] = {
+            name: {"path": each} if isinstance(each, str) else msgspec.to_builtins(each)
+            for name, each in request.lora.items()
+        }
+    return options
 
 
 def check_uid(uid: str) -> str:

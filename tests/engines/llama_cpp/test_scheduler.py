@@ -160,9 +160,9 @@ class Cache:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.cells: list[tuple[set[int], tuple[int, ...]]] = []
+        self.cells: list[tuple[set[int], tuple[tuple[str, int], ...]]] = []
 
-    def of(self, sequence: int) -> list[tuple[int, ...]]:
+    def of(self, sequence: int) -> list[tuple[tuple[str, int], ...]]:
         return sorted((tokens for owners, tokens in self.cells if sequence in owners), key=len)
 
     def apply(self, step: Step) -> None:
@@ -185,7 +185,8 @@ class Cache:
                 owners.add(operation.target)
         self.cells = [cell for cell in self.cells if cell[0]]
         for work in step.work:
-            tokens = tuple(work.sequence.tokens)
+            # What a cell holds comes from its adapter as well as from the tokens.
+            tokens = tuple((work.sequence.adapter, token) for token in work.sequence.tokens)
             expected = [tokens[: n + 1] for n in range(work.start)]
             assert self.of(work.sequence.slot) == expected, "a hole, an overlap, or another's tokens"
             ends = range(work.start + 1, work.start + work.count + 1)
@@ -210,6 +211,7 @@ requests = st.tuples(
     st.booleans(),  # ends so by a failure
     st.integers(0, 3),  # which conversation it belongs to
     st.integers(0, 20),  # how much of that it begins with
+    st.sampled_from(["", "", "a", "b"]),  # its adapter
 )
 
 
@@ -228,7 +230,7 @@ def conversation(number: int, common: int, length: int) -> list[int]:
     more_sequences=st.integers(0, 6),
 )
 def test_every_request_ends_with_all_its_tokens_computed_whatever_comes(
-    arrivals: list[tuple[int, int, int, bool, int | None, bool, int, int]],
+    arrivals: list[tuple[int, int, int, bool, int | None, bool, int, int, str]],
     cells: int,
     slots: int,
     extra: int,
@@ -240,10 +242,10 @@ def test_every_request_ends_with_all_its_tokens_computed_whatever_comes(
     left = {key: arrival[2] for key, arrival in enumerate(arrivals)}
     gone: set[int] = set()
     for now in range(5000):
-        for key, (arrives, length, _, resumes, ends, fails, number, common) in enumerate(arrivals):
+        for key, (arrives, length, _, resumes, ends, fails, number, common, adapter) in enumerate(arrivals):
             if arrives == now:
                 tokens = conversation(number, common, length)
-                scheduler.add(TokenSequence(key, tokens, max(1, length // 2) if resumes else None))
+                scheduler.add(TokenSequence(key, tokens, max(1, length // 2) if resumes else None, adapter))
             if ends == now and arrives <= now and left[key]:
                 (scheduler.discard if fails else scheduler.remove)(key)
                 gone.add(key)
@@ -281,6 +283,22 @@ def test_a_request_computes_only_what_no_earlier_one_did() -> None:
     scheduler.add(TokenSequence(2, [*range(30), 99, 98]))
     assert shape(run(scheduler)) == [(2, 30, 2, True)]
     assert scheduler.cached(2) == scheduler.tokens_cached == 30
+
+
+def test_what_was_computed_with_an_adapter_is_of_no_use_without_it() -> None:
+    scheduler = sharing()
+    for key, adapter in enumerate(["", "a", "b", "a", ""]):
+        scheduler.add(TokenSequence(key, list(range(40)), adapter=adapter))
+        run(scheduler)
+        scheduler.remove(key)
+    assert scheduler.tokens_cached == 2 * 39
+
+
+def test_a_request_does_not_wait_for_a_prompt_that_another_adapter_computes() -> None:
+    scheduler = sharing(token_budget=128)
+    scheduler.add(TokenSequence(1, list(range(60))))
+    scheduler.add(TokenSequence(2, list(range(60)), adapter="a"))
+    assert shape(scheduler.plan()) == [(1, 0, 60, True), (2, 0, 60, True)]
 
 
 def test_the_same_prompt_again_computes_its_last_token() -> None:

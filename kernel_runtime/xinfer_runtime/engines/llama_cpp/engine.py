@@ -143,6 +143,7 @@ class LlamaCppEngine(Engine):
             answer = prompts.detokenization(request) if request.detokenize else prompts.tokenization(request)
             self._post(self._deliver, [(ticket, answer)])
             return
+        adapter = self._model.adapters.check(request.lora)
         prompt = prompts.build(request)
         generation = Generation(request, prompt, self._model.facts)
         generation.replay(request.resume)
@@ -151,7 +152,7 @@ class LlamaCppEngine(Engine):
             return
         exact = 0 < len(request.resume) <= self._options.exact_resume_tokens
         tokens = [*prompt, *request.resume]
-        self._commands.put(Start(ticket, generation, tokens, singly_from=len(prompt) if exact else None))
+        self._commands.put(Start(ticket, generation, tokens, len(prompt) if exact else None, adapter))
 
     # ---- on the engine loop's thread
 

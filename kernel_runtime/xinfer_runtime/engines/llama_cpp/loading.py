@@ -13,6 +13,7 @@ from xinfer_runtime.catalog.locate import locate
 from xinfer_runtime.chat.template import ChatTemplate
 from xinfer_runtime.control_group import usable_cores
 from xinfer_runtime.engines.llama_cpp import sizing
+from xinfer_runtime.engines.llama_cpp.adapters import Adapters
 from xinfer_runtime.engines.llama_cpp.constraint_compiler import ConstraintCompiler
 from xinfer_runtime.engines.llama_cpp.cores import choose_threads, threads_for
 from xinfer_runtime.engines.llama_cpp.devices import gpus, supports_gpu
@@ -44,6 +45,7 @@ class LoadedModel:
 
     weights: Weights
     context: Context
+    adapters: Adapters
     limits: Limits
     prompts: PromptBuilder
     facts: TokenFacts
@@ -121,6 +123,7 @@ def _with_context(
     # Prefixes cannot be shared where a sequence is more than its cells, and then it may not be possible to move it.
     split = size.split and weights.shares_prefixes and options.kv_cells is None
     kv_sequences = sizing.kv_sequences(size.max_sequences, sharing, split)
+    adapters = Adapters(weights.handle, options.lora)
     context = Context(
         weights,
         options.kv_cells or size.cells,
@@ -131,6 +134,7 @@ def _with_context(
         split=split,
         cache_types=(options.cache_type_k, options.cache_type_v),
         flash_attention=options.flash_attention,
+        adapters=adapters,
     )
     # llama.cpp rounds the number of cells up; an option is taken at its word.
     cells = options.kv_cells or (size.usable_cells if split else context.cells)
@@ -142,6 +146,7 @@ def _with_context(
     return LoadedModel(
         weights=weights,
         context=context,
+        adapters=adapters,
         threads=threads,
         limits=Limits(
             cells,
@@ -169,6 +174,7 @@ def _with_context(
             memory_bytes=context.memory_bytes,
             architecture=weights.architecture,
             prefix_cache=sharing,
+            lora=adapters.names,
             threads=options.threads or (1 if on_gpu else threads_for(weights.bytes, usable_cores())),
             gpu_layers=weights.layers + 1 if offload.layers == ALL_LAYERS else offload.layers,
         ),

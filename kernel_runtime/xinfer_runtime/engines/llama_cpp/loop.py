@@ -9,6 +9,7 @@ import llama_cpp  # noqa: F401  (before numpy: with a CUDA build the other order
 import msgspec
 import numpy as np
 
+from xinfer_runtime.engines.llama_cpp.adapters import NO_ADAPTER, by_adapter
 from xinfer_runtime.engines.llama_cpp.generation import Generation
 from xinfer_runtime.engines.llama_cpp.model import DECODED, NO_CELLS, Chunk, Context
 from xinfer_runtime.engines.llama_cpp.sampler import sample
@@ -32,6 +33,7 @@ class Start:
     generation: Generation
     tokens: list[int]
     singly_from: int | None
+    adapter: str = NO_ADAPTER
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ class EngineLoop:
             elif self._wanted(command.ticket):  # Its abort may have overtaken it while it was prepared.
                 self._generations[command.ticket] = command.generation
                 self._prompt_tokens += command.generation.prompt_tokens
-                self._scheduler.add(TokenSequence(command.ticket, command.tokens, command.singly_from))
+                self._scheduler.add(TokenSequence(command.ticket, command.tokens, command.singly_from, command.adapter))
             self._count()
 
     def _step(self) -> None:
@@ -131,9 +133,11 @@ class EngineLoop:
             return
         self._context.compact(self._scheduler.running_slots)
         works = sorted(step.work, key=lambda work: self._context.rank(work.sequence.slot))
-        for indexes in self._context.passes([work.count for work in works]):
-            if not self._compute([works[index] for index in indexes]):
-                return
+        for group in by_adapter(works, self._context.adapter):
+            self._context.use_adapter(group[0].adapter)
+            for indexes in self._context.passes([work.count for work in group]):
+                if not self._compute([group[index] for index in indexes]):
+                    return
 
     def _compute(self, works: list[Work]) -> bool:
         """One forward pass, and a token for each sequence that is ready for one. Returns False when there was none."""

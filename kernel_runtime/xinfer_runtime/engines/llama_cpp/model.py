@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xinfer_runtime.engines.llama_cpp import devices, native_log
+from xinfer_runtime.engines.llama_cpp.adapters import NO_ADAPTER, Adapters
 from xinfer_runtime.engines.llama_cpp.offload import Offload
 from xinfer_runtime.engines.llama_cpp.passes import in_passes
 from xinfer_runtime.engines.llama_cpp.prefix_cache import Operation, Remove, Share
@@ -150,7 +151,10 @@ class Context:
         split: bool = False,
         cache_types: tuple[CacheType, CacheType] = ("f16", "f16"),
         flash_attention: Literal["auto", "on", "off"] = "auto",
+        adapters: Adapters | None = None,
     ) -> None:
+        self._adapters = adapters
+        self._adapter = NO_ADAPTER
         self._streams = Streams(kv_sequences) if split else None
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = cells
@@ -201,6 +205,18 @@ class Context:
         batch.seq_id = self._slot_pointers.ctypes.data_as(ctypes.POINTER(int32_pointer))
         batch.logits = self._wants_logits.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
         return batch
+
+    @property
+    def adapter(self) -> str:
+        """What passes are computed with."""
+        return self._adapter
+
+    def use_adapter(self, name: str) -> None:
+        """Compute with this adapter from the next pass on. Raises EngineError if llama.cpp cannot."""
+        if name != self._adapter:
+            assert self._adapters is not None
+            self._adapters.use(self._handle, name)
+            self._adapter = name
 
     def passes(self, lengths: Sequence[int]) -> list[list[int]]:
         """How chunks of so many tokens, in the order of their `rank`, are best divided among calls of `decode`."""

@@ -7,7 +7,7 @@ import msgspec
 
 from xinfer_runtime.engines.llama_cpp.sizing import CacheType
 from xinfer_runtime.errors import InvalidRequest
-from xinfer_runtime.messages import ModelSpec
+from xinfer_runtime.messages import LoraAdapter, ModelSpec
 
 SplitMode = Literal["layer", "row", "none"]
 
@@ -31,6 +31,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     heads of a multiple of 32, and values need flash attention."""
     flash_attention: Literal["auto", "on", "off"] = "auto"
     """`auto` has it wherever llama.cpp has code for it."""
+    lora: dict[str, LoraAdapter] = {}
+    """LoRA adapters by the name that requests choose them with."""
     n_gpu_layers: int | Literal["auto"] = "auto"
     """Layers on GPUs, the last ones first, the output counted as one: as many as fit, or so many, -1 for all."""
     split_mode: SplitMode = "layer"

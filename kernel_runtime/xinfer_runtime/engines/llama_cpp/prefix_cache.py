@@ -99,6 +99,8 @@ class PrefixCache:
 
     def __init__(self, sequences: int, retained: int | None) -> None:
         self.root = Node([], 0)
+        self._roots = {"": self.root}
+        """What was computed with an adapter is of use to nobody without it: each has a tree of its own."""
         self.cells = 0
         """Cells in the tree."""
         self.pinned = 0
@@ -120,13 +122,15 @@ class PrefixCache:
         operations, self._operations = self._operations, []
         return operations
 
-    def match(self, tokens: Sequence[int], most: int, least: int = 1) -> Match:
-        """The longest known prefix of the tokens, `most` tokens at most; none if that is fewer than `least`."""
-        longest = self._longest(tokens, most)
-        return longest if longest.length >= least else Match(self.root, None, 0)
+    def match(self, tokens: Sequence[int], most: int, least: int = 1, adapter: str = "") -> Match:
+        """The longest known prefix of the tokens under an adapter, `most` tokens at most; none if that is fewer than
+        `least`.
+        """
+        root = self._roots.setdefault(adapter, Node([], 0))
+        longest = self._longest(root, tokens, most)
+        return longest if longest.length >= least else Match(root, None, 0)
 
-    def _longest(self, tokens: Sequence[int], most: int) -> Match:
-        node = self.root
+    def _longest(self, node: Node, tokens: Sequence[int], most: int) -> Match:
         while node.end < most:
             child = node.children.get(tokens[node.end])
             if child is None or child.condemned:
@@ -153,7 +157,7 @@ class PrefixCache:
             self._unpin(node)
             return None
         sequence = self._free.pop()
-        if node is not self.root:
+        if node.parent is not None:
             self._operations.append(Share(self._holder(node), sequence, node.end))
         self._running.add(sequence)
         return sequence, node
@@ -202,7 +206,7 @@ class PrefixCache:
     def discard(self, sequence: int, node: Node) -> None:
         """The request failed: nobody shall use what it computed, nor what it computed that from."""
         self._operations.append(Remove(sequence, node.end))
-        top = next((each for each in node.path() if each.parent is self.root), None)
+        top = next((each for each in node.path() if _is_top(each)), None)
         if top is not None:
             self._any_condemned = True
             stack = [top]
@@ -253,7 +257,7 @@ class PrefixCache:
         assert parent is not None
         del parent.children[first]
         self._leaves.discard(leaf)
-        if parent is self.root or parent.children:
+        if parent.parent is None or parent.children:
             self._release(leaf.holder)
         else:
             self._operations.append(Remove(leaf.holder, parent.end))
@@ -306,6 +310,11 @@ class PrefixCache:
             each.pins -= 1
             if not each.pins:
                 self.pinned -= len(each.tokens)
+
+
+def _is_top(node: Node) -> bool:
+    """Whether the node hangs on a root."""
+    return node.parent is not None and node.parent.parent is None
 
 
 def _to_be_taken_over(node: Node) -> bool:

@@ -53,6 +53,8 @@ class TokenSequence:
     key: int
     tokens: list[int]
     singly_from: int | None = None
+    adapter: str = ""
+    """What its cells are computed with, and may be shared among."""
     slot: int = -1
     """Its sequence in the KV cache, -1 while it waits."""
     computed: int = 0
@@ -87,6 +89,10 @@ class Work:
     start: int
     count: int
     samples: bool
+
+    @property
+    def adapter(self) -> str:
+        return self.sequence.adapter
 
 
 @dataclass
@@ -218,7 +224,10 @@ class Scheduler:
             # The last token is always computed, for its logits; tokens to be computed singly are not taken from others.
             most = len(sequence.tokens) - 1
             match = self._cache.match(
-                sequence.tokens, min(most, sequence.singly_from or most), self._limits.least_shared
+                sequence.tokens,
+                min(most, sequence.singly_from or most),
+                self._limits.least_shared,
+                sequence.adapter,
             )
             if self._cache.sharing and self._is_computing_more(sequence, match.length):
                 return
@@ -249,7 +258,9 @@ class Scheduler:
             return False
         prefix = newcomer.tokens[:end]
         return any(
-            each.computed < end <= (each.singly_from or each.prompt) and each.tokens[:end] == prefix
+            each.computed < end <= (each.singly_from or each.prompt)
+            and each.adapter == newcomer.adapter
+            and each.tokens[:end] == prefix
             for each in self._running
         )
 

@@ -1,0 +1,23 @@
+"""The files of LoRA adapters, read as those of models are."""
+
+from pathlib import Path
+
+from xinfer_runtime.catalog.gguf_facts import GgufFile
+from xinfer_runtime.catalog.gguf_file import read_gguf
+from xinfer_runtime.errors import ModelFileError
+from xinfer_runtime.messages import LoraAdapter
+
+
+def adapter_path(adapter: LoraAdapter) -> Path:
+    return Path(adapter.path).expanduser().absolute()
+
+
+def read_adapter(path: Path) -> GgufFile:
+    """What the header of an adapter says. Raises ModelFileError for a file that is no LoRA adapter."""
+    try:
+        file = read_gguf(path)
+    except ModelFileError as error:
+        raise ModelFileError(error.message, param="lora") from error
+    if file.metadata.get("general.type") != "adapter" or file.metadata.get("adapter.type") != "lora":
+        raise ModelFileError(f"{path} is a GGUF file, and no LoRA adapter", param="lora")
+    return file
