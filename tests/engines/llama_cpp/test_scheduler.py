@@ -228,6 +228,8 @@ def conversation(number: int, common: int, length: int) -> list[int]:
     extra=st.integers(0, 20),
     retained=st.sampled_from([None, 0, 15, 80]),
     more_sequences=st.integers(0, 6),
+    whole_chunks=st.booleans(),
+    patience=st.integers(0, 2),
 )
 def test_every_request_ends_with_all_its_tokens_computed_whatever_comes(
     arrivals: list[tuple[int, int, int, bool, int | None, bool, int, int, str]],
@@ -236,8 +238,18 @@ def test_every_request_ends_with_all_its_tokens_computed_whatever_comes(
     extra: int,
     retained: int | None,
     more_sequences: int,
+    whole_chunks: bool,
+    patience: int,
 ) -> None:
-    limits = Limits(cells, slots, slots + extra, retained, slots + more_sequences)
+    limits = Limits(
+        cells,
+        slots,
+        slots + extra,
+        retained,
+        slots + more_sequences,
+        whole_chunks=whole_chunks,
+        patience=patience,
+    )
     scheduler, cache = Scheduler(limits), Cache(limits)
     left = {key: arrival[2] for key, arrival in enumerate(arrivals)}
     gone: set[int] = set()
@@ -380,3 +392,30 @@ def test_with_whole_chunks_only_the_oldest_prompt_is_divided() -> None:
     assert shape(run(scheduler)) == [(1, 0, 16, False)]
     assert shape(run(scheduler)) == [(1, 16, 4, True), (2, 0, 10, True)]
     assert shape(run(scheduler)) == [(1, 20, 1, True), (2, 10, 1, True), (3, 0, 4, True)]
+
+
+def test_with_patience_prompts_wait_for_each_other() -> None:
+    scheduler = Scheduler(Limits(cells=2000, slots=9, token_budget=64, patience=2))
+    for key in range(6):
+        scheduler.add(sequence(key, 3))
+    run(scheduler)
+    scheduler.add(sequence(7, 10))
+    assert [len(run(scheduler).work) for _ in range(2)] == [6, 6]
+    scheduler.add(sequence(8, 10))
+    assert len(run(scheduler).work) == 6
+    assert shape(run(scheduler))[6:] == [(7, 0, 10, True), (8, 0, 10, True)]
+
+
+def test_prompts_that_fill_half_of_a_step_wait_for_no_more() -> None:
+    scheduler = Scheduler(Limits(cells=2000, slots=9, token_budget=64, patience=1))
+    for key in range(6):
+        scheduler.add(sequence(key, 3))
+    run(scheduler)
+    scheduler.add(sequence(7, 32))
+    assert shape(run(scheduler))[6:] == [(7, 0, 32, True)]
+
+
+def test_a_prompt_waits_for_nobody_while_nothing_decodes() -> None:
+    scheduler = Scheduler(Limits(cells=100, slots=2, token_budget=64, patience=1))
+    scheduler.add(sequence(1, 10))
+    assert shape(run(scheduler)) == [(1, 0, 10, True)]

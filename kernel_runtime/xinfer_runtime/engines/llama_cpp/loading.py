@@ -156,6 +156,7 @@ def _with_context(
             kv_sequences,
             least_shared=sizing.WORTH_COPYING if split else 1,
             whole_chunks=split,
+            patience=sizing.GPU_PATIENCE if on_gpu else 0,
         ),
         prompts=PromptBuilder(vocabulary, template, tool_template, length),
         facts=TokenFacts(

@@ -26,7 +26,8 @@ class Limits:
     `retained` cells at most are kept for later requests when nobody needs them; None shares no prefixes. The KV cache
     has `kv_sequences`, at least one per slot; more of them let more ended requests be kept. A common prefix of fewer
     than `least_shared` tokens is computed again. With `whole_chunks` a step has at most one part of a prompt, of the
-    oldest; others are in it as a whole or not at all.
+    oldest; others are in it as a whole or not at all. With `patience` prompts wait for each other: for as many steps as
+    sequences decode, divided by it, or until they fill half of a step.
     """
 
     cells: int
@@ -36,6 +37,7 @@ class Limits:
     kv_sequences: int = 0
     least_shared: int = 1
     whole_chunks: bool = False
+    patience: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.slots <= self.token_budget or self.cells < 1:
@@ -117,6 +119,7 @@ class Scheduler:
         self._known: dict[int, TokenSequence] = {}
         self._cache = PrefixCache(max(limits.slots, limits.kv_sequences), limits.retained)
         self._closed_door = False
+        self._steps_held_back = 0
         self.preemptions = 0
         self.tokens_cached = 0
         """Tokens of admitted sequences that did not have to be computed, all together."""
@@ -181,9 +184,12 @@ class Scheduler:
         decoding = [sequence for sequence in self._running if sequence.uncomputed == 1]
         room = self._limits.token_budget - len(decoding)
         first = True
+        held_back = self._hold_back(len(decoding))
         for sequence in self._running:
             count = 1
             if sequence.uncomputed > 1:
+                if held_back:
+                    continue
                 count = sequence.next_chunk(room)
                 if self._limits.whole_chunks and not first and count < sequence.next_chunk(self._limits.token_budget):
                     count = 0
@@ -215,6 +221,18 @@ class Scheduler:
             return False
         self._preempt_youngest()
         self._closed_door = True
+        return True
+
+    def _hold_back(self, decoding: int) -> bool:
+        """Whether prompts shall wait for more of them to come."""
+        uncomputed = sum(each.uncomputed for each in self._running if each.uncomputed > 1)
+        if not self._limits.patience or not uncomputed:
+            return False
+        waited_enough = self._steps_held_back >= decoding // self._limits.patience
+        if waited_enough or 2 * uncomputed >= self._limits.token_budget:
+            self._steps_held_back = 0
+            return False
+        self._steps_held_back += 1
         return True
 
     def _admit(self) -> None:

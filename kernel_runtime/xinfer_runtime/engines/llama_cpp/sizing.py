@@ -23,9 +23,13 @@ CPU_TOKEN_BUDGET = 128
 """Tokens in one forward pass. With 512 a prompt is no faster on a CPU, and everybody's next token waits for the pass:
 802 against 792 tokens/s and 639 against 162 ms, measured with 150 M parameters on two cores."""
 
-GPU_TOKEN_BUDGET = 1024
+GPU_TOKEN_BUDGET = 2048
 """A GPU prepares a pass over a prompt for as long as it computes it: with 0.5 B parameters on an H200, 128 tokens took
-7 ms, 512 tokens 9 ms and 1,024 tokens 11 ms."""
+7 ms, 512 tokens 9 ms, 1,024 tokens 11 ms and 2,048 tokens 17 ms."""
+
+GPU_PATIENCE = 4
+"""A prompt costs everybody else a pass, and two more until llama.cpp has prepared the GPU for decoding again, so that
+prompts wait for each other: with 64 sequences that decode for 16 steps, with up to three for none."""
 
 CPU_RETAINED_CELLS = 8192
 """Cells kept for later requests at most, on CPUs: a pass goes over the cells of all sequences, if only to skip them.
