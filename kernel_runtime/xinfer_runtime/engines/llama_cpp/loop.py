@@ -9,10 +9,11 @@ import llama_cpp  # noqa: F401  (before numpy: with a CUDA build the other order
 import msgspec
 import numpy as np
 
+from xinfer_runtime.control_group import usable_cores
 from xinfer_runtime.engines.llama_cpp.adapters import NO_ADAPTER, by_adapter
+from xinfer_runtime.engines.llama_cpp.batch_sampler import BatchSampler
 from xinfer_runtime.engines.llama_cpp.generation import Generation
 from xinfer_runtime.engines.llama_cpp.model import DECODED, NO_CELLS, Chunk, Context
-from xinfer_runtime.engines.llama_cpp.sampler import sample
 from xinfer_runtime.engines.llama_cpp.scheduler import Limits, Scheduler, Step, TokenSequence, Work
 from xinfer_runtime.engines.llama_cpp.thread_choice import ThreadChoice
 from xinfer_runtime.engines.llama_cpp.throughput import Throughput
@@ -81,6 +82,7 @@ class EngineLoop:
         self._commands = commands
         self._wanted = wanted
         self._publish = publish
+        self._sampler = BatchSampler(usable_cores())
         self._scheduler = Scheduler(limits)
         self._generations: dict[int, Generation] = {}
         self._overlap = overlap
@@ -95,6 +97,10 @@ class EngineLoop:
 
     def run(self) -> None:
         """Work until a Stop command comes."""
+        with self._sampler:
+            self._run()
+
+    def _run(self) -> None:
         while self._obey():
             try:
                 self._step()
@@ -182,7 +188,7 @@ class EngineLoop:
             logits = np.delete(logits, rows, axis=0)
             keys = [key for key in keys if key in self._generations]
         generations = [self._generations[key] for key in keys]
-        tokens = sample(logits, [generation.sampler for generation in generations])
+        tokens = self._sampler.sample(logits, [generation.sampler for generation in generations])
         broken: list[int] = []
         for key, generation, token in zip(keys, generations, tokens, strict=True):
             if token is None:
