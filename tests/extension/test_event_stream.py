@@ -15,12 +15,15 @@ class Connection:
 
     def __init__(self) -> None:
         self.written: list[bytes] = []
+        self.twice = asyncio.Event()
 
     def set_header(self, name: str, value: str) -> None:
         pass
 
     def write(self, data: bytes) -> None:
         self.written.append(data)
+        if len(self.written) == 2:
+            self.twice.set()
 
     def flush(self) -> "asyncio.Future[None]":
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -42,8 +45,7 @@ async def test_events_go_out_in_one_write(connection: Any) -> None:
 
 async def test_a_silent_stream_is_kept_alive_again_and_again(connection: Any) -> None:
     async with EventStream(cast(RequestHandler, connection)):
-        while len(connection.written) < 2:
-            await asyncio.sleep(0.01)
+        await asyncio.wait_for(connection.twice.wait(), 30)
     assert set(connection.written) == {b": keep-alive\n\n"}
 
 
