@@ -45,15 +45,15 @@ class BatchSampler:
         parts = self._parts(logits.shape[1], samplers)
         if len(parts) == 1:
             return sample(logits, samplers)
-        sampled = self._pool.map(lambda part: sample(logits[part], samplers[part]), parts)
+        sampled = self._pool.map(lambda part: sample(logits[part[0] : part[1]], samplers[part[0] : part[1]]), parts)
         return [token for tokens in sampled for token in tokens]
 
-    def _parts(self, vocabulary: int, samplers: Sequence[Sampler]) -> list[slice]:
+    def _parts(self, vocabulary: int, samplers: Sequence[Sampler]) -> list[tuple[int, int]]:
         costs = [1 if sampler.greedy and not sampler.adjusts else _DRAW for sampler in samplers]
-        whole = [slice(0, len(samplers))]
+        whole = [(0, len(samplers))]
         if self._threads == 1 or len(samplers) < 2 or sum(costs) * vocabulary < _WORTH_DIVIDING:
             return whole
         # Rows of equal cost are neighbours often enough that parts of equal cost need no sorting.
         ends = np.searchsorted(np.cumsum(costs), np.arange(1, self._threads) * (sum(costs) / self._threads))
         edges = sorted({0, *(int(end) for end in ends), len(samplers)})
-        return [slice(start, end) for start, end in itertools.pairwise(edges)]
+        return list(itertools.pairwise(edges))
