@@ -26,7 +26,7 @@ class EventStream:
         self._handler.set_header("X-Accel-Buffering", "no")
         await self._handler.flush()
         self._written = asyncio.get_running_loop().time()
-        self._schedule_keep_alive()
+        self._schedule_keep_alive(KEEP_ALIVE_SECONDS)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -45,7 +45,7 @@ class EventStream:
     async def done(self) -> None:
         await self.send(b"[DONE]")
 
-    def _schedule_keep_alive(self, seconds: float = KEEP_ALIVE_SECONDS) -> None:
+    def _schedule_keep_alive(self, seconds: float) -> None:
         self._keep_alive = asyncio.get_running_loop().call_later(seconds, self._keep_it_alive)
 
     def _keep_it_alive(self) -> None:
@@ -59,7 +59,7 @@ class EventStream:
             self._handler.flush().add_done_callback(_retrieve)
         except StreamClosedError:
             return
-        self._schedule_keep_alive()
+        self._schedule_keep_alive(KEEP_ALIVE_SECONDS)
 
 
 def _frame(event: bytes | tuple[str, bytes]) -> bytes:
