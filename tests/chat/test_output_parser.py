@@ -1,9 +1,13 @@
 """Outputs in the formats of families of models, streamed in pieces of every size."""
 
 import json
+import re
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from xinfer_runtime.chat.output_parser import OutputParser
 
@@ -52,6 +56,45 @@ FORMATS = [
         "Sure.<start_function_call>call:weather{city:<escape>Rome<escape>,days:3}<end_function_call>",
     ),
     (
+        "<|tool_call>",
+        'Sure.<|tool_call>call:weather{city:<|"|>Rome<|"|>,days:3}<tool_call|>',
+    ),
+    (
+        "<|tool_calls_section_begin|>",
+        "Sure.<|tool_calls_section_begin|><|tool_call_begin|>functions.weather:0<|tool_call_argument_begin|>"
+        '{"city": "Rome", "days": 3}<|tool_call_end|><|tool_calls_section_end|>',
+    ),
+    (
+        "<|START_ACTION|>",
+        'Sure.<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "weather", "parameters": '
+        '{"city": "Rome", "days": 3}}\n]<|END_ACTION|>',
+    ),
+    ("<TOOLCALL>", 'Sure.<TOOLCALL>[{"name": "weather", "arguments": {"city": "Rome", "days": 3}}]</TOOLCALL>'),
+    ("<|tool_call|>", 'Sure.<|tool_call|>[{"name": "weather", "arguments": {"city": "Rome", "days": 3}}]'),
+    (
+        "<|tool_call|>",
+        'Sure.<|tool_call|>[{"name": "weather", "arguments": {"city": "Rome", "days": 3}}]<|/tool_call|>',
+    ),
+    (
+        "<tool_calls>",
+        'Sure.\n<tool_calls>\n{"name": "weather", "arguments": {"city": "Rome", "days": 3}}\n</tool_calls>',
+    ),
+    (
+        "<minimax:tool_call>",
+        'Sure.\n<minimax:tool_call>\n<invoke name="weather">\n<parameter name="city">Rome</parameter>\n'
+        '<parameter name="days">3</parameter>\n</invoke>\n</minimax:tool_call>',
+    ),
+    (
+        "<seed:tool_call> <function=",
+        "Sure.\n<seed:tool_call>\n<function=weather>\n<parameter=city>Rome</parameter>\n"
+        "<parameter=days>3</parameter>\n</function>\n</seed:tool_call>",
+    ),
+    ("<|tool_call_start|>", "Sure.<|tool_call_start|>[weather(city='Rome', days=3)]<|tool_call_end|>"),
+    (
+        "no format at all",
+        'Sure.\n<tool_call>\n{"name": "weather", "arguments": {"city": "Rome", "days": 3}}\n</tool_call>',
+    ),
+    (
         "<|channel|>",
         "<|channel|>final<|message|>Sure.<|end|><|start|>assistant<|channel|>commentary to=functions.weather "
         '<|constrain|>json<|message|>{"city": "Rome", "days": 3}',
@@ -63,6 +106,104 @@ FORMATS = [
 @pytest.mark.parametrize(("template", "output"), FORMATS)
 def test_the_formats_of_families_are_read(template: str, output: str, size: int) -> None:
     assert read(template, output, size=size) == ("Sure.", "", [ROME])
+
+
+BARE = '{"name": "weather", "parameters": {"city": "Rome", "days": 3}}'
+
+
+@pytest.mark.parametrize("template", ["<|python_tag|>", "<|start_header_id|>", "no format at all"])
+def test_a_call_may_come_without_marks(template: str) -> None:
+    assert read(template, BARE, size=7) == ("", "", [ROME])
+    assert read(template, "Not {this}.", size=7) == ("Not {this}.", "", [])
+
+
+@pytest.mark.parametrize(("template", "output"), [*FORMATS, ("<|python_tag|>", BARE)])
+@settings(max_examples=25)
+@given(data=st.data())
+def test_wherever_an_output_is_cut_it_means_the_same(template: str, output: str, data: st.DataObject) -> None:
+    whole = read(template, output, size=len(output))
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(output) - 1), max_size=12)))
+    parser = OutputParser(template, "", tools=True)
+    parts = [parser.push(output[a:b]) for a, b in pairwise([0, *cuts, len(output)])]
+    parts.append(parser.finish())
+
+    calls = [(call.name, json.loads(call.arguments)) for part in parts for call in part.calls]
+    assert ("".join(part.text for part in parts), "".join(part.reasoning for part in parts), calls) == whole
+
+
+@pytest.mark.parametrize("template", sorted({template for template, _ in FORMATS}))
+@settings(max_examples=30)
+@given(data=st.data())
+def test_no_output_breaks_the_parser(template: str, data: st.DataObject) -> None:
+    """A model may write anything, and its own marks in any order."""
+    marks = [output for each, output in FORMATS if each == template]
+    pieces = st.one_of(
+        st.text(max_size=5), st.sampled_from(re.findall(r"<[^>]*>|\[[A-Z_]+\]|[{}\[\]:,()]", "".join(marks)))
+    )
+    output = "".join(data.draw(st.lists(pieces, max_size=12)))
+    text, reasoning, calls = read(template, output, size=3)
+
+    # Of what is no call, nothing but white space around marks and the marks of channels gets lost.
+    if not calls and template != "<|channel|>":
+        assert (text + reasoning).split() == output.split()
+
+
+def test_ids_of_the_model_are_kept() -> None:
+    [(_, output)] = [each for each in FORMATS if each[0] == "<|tool_calls_section_begin|>"]
+    parser = OutputParser("<|tool_calls_section_begin|>", "", tools=True)
+    parts = [parser.push(output), parser.finish()]
+
+    assert [call.id for part in parts for call in part.calls] == ["functions.weather:0"]
+
+
+@pytest.mark.parametrize(
+    ("block", "arguments"),
+    [
+        ("call:f{}", {}),
+        ("call:f{a:true,b:null,c:-1.5,d:word}", {"a": True, "b": None, "c": -1.5, "d": "word"}),
+        ('call:f{a:<|"|>x, {y}: [z]<|"|>}', {"a": "x, {y}: [z]"}),
+        ('call:f{a:{<|"|>b<|"|>:[1,<|"|>c<|"|>,{d:2}],e:{}},f:[]}', {"a": {"b": [1, "c", {"d": 2}], "e": {}}, "f": []}),
+    ],
+)
+def test_gemmas_objects_may_be_nested(block: str, arguments: dict[str, Any]) -> None:
+    assert read("<|tool_call>", f"<|tool_call>{block}<tool_call|>", size=4)[2] == [("f", arguments)]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "call:f{a:1",
+        "call:f{a}",
+        "call:f{a:1}}",
+        "call:f{:1}",
+        'call:f{a:<|"|>x}',
+        "call:f{a:" + "[" * 100 + "]" * 100 + "}",
+        "call:f[1]",
+    ],
+)
+def test_what_is_no_object_of_gemmas_is_no_call(block: str) -> None:
+    assert read("<|tool_call>", f"<|tool_call>{block}<tool_call|>", size=4)[2] == []
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "[f(1)]",
+        "[f(**x)]",
+        "[f(a=g())]",
+        "[f(a=__import__('os'))]",
+        "[f(a={1, 2})]",
+        "[(lambda: 1)(a=1)]",
+        "f(",
+        "[f(a=1), 2]",
+        "[" * 5000,
+        "[f(a=" + "-" * 5000 + "1)]",
+    ],
+)
+def test_of_pythons_notation_only_literals_are_taken(block: str) -> None:
+    output = f"<|tool_call_start|>{block}<|tool_call_end|>"
+
+    assert read("<|tool_call_start|>", output, size=1000) == (output, "", [])
 
 
 @pytest.mark.parametrize(

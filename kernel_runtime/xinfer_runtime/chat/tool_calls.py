@@ -22,6 +22,11 @@ MARKERS = frozenset(
         *("<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"),
         *("<start_function_call>", "<end_function_call>", "<escape>"),
         *("[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "<|python_tag|>"),
+        *("<|tool_call>", "<tool_call|>", '<|"|>', "<|tool_call|>", "<|/tool_call|>"),
+        *("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>", "<|tool_call_begin|>", "<|tool_call_end|>"),
+        *("<|tool_call_argument_begin|>", "<|tool_call_start|>", "<|START_ACTION|>", "<|END_ACTION|>"),
+        *("<TOOLCALL>", "</TOOLCALL>", "<tool_calls>", "</tool_calls>", "<seed:tool_call>", "</seed:tool_call>"),
+        *("<minimax:tool_call>", "</minimax:tool_call>"),
         *("<|start|>", "<|channel|>", "<|message|>", "<|constrain|>", "<|end|>"),
         *("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", "<｜tool▁call▁begin｜>"),  # noqa: RUF001
         *("<｜tool▁call▁end｜>", "<｜tool▁sep｜>"),  # noqa: RUF001
@@ -119,8 +124,11 @@ def _beginning_of(tag: str) -> re.Pattern[str]:
     return re.compile(rf"\s*(?:{beginnings})?\Z")
 
 
-def tool_call(name: Any, arguments: Any) -> ToolCall | None:
-    """A call with an id of its own; None when `name` is no name or `arguments` are neither an object nor its JSON."""
+def tool_call(name: Any, arguments: Any, id: str = "") -> ToolCall | None:
+    """A call; its id is one of its own where the model gave none.
+
+    None when `name` is no name or `arguments` are neither an object nor its JSON.
+    """
     if not isinstance(name, str) or not name:
         return None
     if isinstance(arguments, str):
@@ -131,14 +139,14 @@ def tool_call(name: Any, arguments: Any) -> ToolCall | None:
     if not isinstance(arguments, dict):
         return None
     text = json.dumps(arguments, ensure_ascii=False)
-    return ToolCall(id=f"call_{secrets.token_hex(12)}", name=name, arguments=text)
+    return ToolCall(id=id or f"call_{secrets.token_hex(12)}", name=name, arguments=text)
 
 
 def call_of(value: Any) -> ToolCall | None:
-    """The call that a JSON value makes: `{"name": ..., "arguments" or "parameters": {...}}`."""
+    """The call that a JSON value makes: `{"name": ..., "arguments" or "parameters": {...}}`, or with `tool_name`."""
     if not isinstance(value, dict):
         return None
-    return tool_call(value.get("name"), value.get("arguments", value.get("parameters", {})))
+    return tool_call(value.get("name", value.get("tool_name")), value.get("arguments", value.get("parameters", {})))
 
 
 def parse_call(block: str) -> ToolCall | None:

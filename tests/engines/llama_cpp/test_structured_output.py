@@ -13,7 +13,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from xinfer_runtime.errors import InvalidRequest
-from xinfer_runtime.messages import Constraint, ConstraintKind, FinishReason, GenerateRequest, SamplingParams
+from xinfer_runtime.messages import (
+    ChatMessage,
+    Constraint,
+    ConstraintKind,
+    FinishReason,
+    GenerateRequest,
+    SamplingParams,
+)
 
 RunningEngine = Any
 
@@ -256,3 +263,46 @@ async def test_every_completed_output_of_any_schema_validates(
 
     await asyncio.to_thread(check)
     assert completed > 80
+
+
+TOOLLESS = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "<|im_start|>assistant\n"
+)
+ADD = {
+    "type": "function",
+    "function": {
+        "name": "add",
+        "parameters": {
+            "type": "object",
+            "properties": {"a": {"type": "integer", "minimum": 0, "maximum": 99}},
+            "required": ["a"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+@pytest.mark.parametrize(("begins", "calls"), [("{", True), ("W", False)])
+async def test_a_model_whose_template_knows_no_tools_calls_them_with_valid_json(
+    running: RunningEngine, make_model: Any, begins: str, calls: bool
+) -> None:
+    other = type(running)()
+    await other.load(make_model(template=TOOLLESS, context_length=2048))
+    try:
+        # A bias, with which the output begins as wanted; what follows is up to the grammar and chance.
+        sampling = SamplingParams(seed=1, max_tokens=300, logit_bias={ord(begins): 30.0})
+        messages = (ChatMessage(role="user", content="Add!"),)
+        request = GenerateRequest(id="r", messages=messages, tools=(ADD,), parse_tool_calls=True, sampling=sampling)
+        deltas = await other.run(request)
+    finally:
+        await other.engine.close()
+
+    found = [call for delta in deltas for call in delta.tool_calls]
+    if calls:
+        [call] = found
+        jsonschema.validate(json.loads(call.arguments), ADD["function"]["parameters"])  # type: ignore[index]
+        assert deltas[-1].finish_reason is FinishReason.TOOL_CALLS
+    else:
+        assert found == []
+        assert other.text("r").startswith(begins)

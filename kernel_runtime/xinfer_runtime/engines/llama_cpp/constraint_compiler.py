@@ -8,7 +8,7 @@ from typing import Any
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
 from xinfer_runtime.engines.llama_cpp.constraint import OutputConstraint, reason
-from xinfer_runtime.engines.llama_cpp.constraint_grammar import PARAM, grammar_of
+from xinfer_runtime.engines.llama_cpp.constraint_grammar import PARAM, call_or_text, grammar_of
 from xinfer_runtime.errors import InvalidRequest
 from xinfer_runtime.messages import Constraint
 
@@ -43,7 +43,13 @@ class ConstraintCompiler:
 
         Raises InvalidRequest, with the reason, for a constraint that is invalid, not supported or too complex.
         """
-        grammar = grammar_of(constraint, tools)
+        return self._start(grammar_of(constraint, tools), f"this {constraint.kind}")
+
+    def compile_calls(self, tools: Sequence[dict[str, Any]]) -> OutputConstraint:
+        """The beginning of a text, or of one call as JSON. Raises InvalidRequest for tools that cannot be kept to."""
+        return self._start(call_or_text(tools), "these tools")
+
+    def _start(self, grammar: str, what: str) -> OutputConstraint:
         if self._tokenizer is None:
             self._tokenizer = self._make_tokenizer()
         fresh = partial(LLMatcher, self._tokenizer, grammar, log_level=0, limits=_LIMITS)
@@ -52,7 +58,7 @@ class ConstraintCompiler:
             matcher = fresh()
             if matcher.is_error():
                 why = reason(matcher.get_error())
-                raise InvalidRequest(f"The output cannot be kept to this {constraint.kind}: {why}", param=PARAM)
+                raise InvalidRequest(f"The output cannot be kept to {what}: {why}", param=PARAM)
         self._compiled[grammar] = matcher
         while len(self._compiled) > CACHED_GRAMMARS:
             self._compiled.popitem(last=False)

@@ -73,6 +73,15 @@ def grammar_of(constraint: Constraint, tools: Sequence[dict[str, Any]] = ()) -> 
     return json.dumps({"grammars": [{"lark_grammar": _OPTIONS + rules}, *parts]})
 
 
+def call_or_text(tools: Sequence[dict[str, Any]]) -> str:
+    """The grammar of an output that is one call of the tools, as JSON without marks, or a text that does not begin like
+    one."""
+    # The model never learned to call anything, so what a call must look like is enforced whether it is strict or not.
+    schemas = [_call_schema({**tool.get("function", {}), "strict": True}) for tool in tools]
+    call = {"name": "call", **_json({"anyOf": schemas})}
+    return json.dumps({"grammars": [{"lark_grammar": f"{_OPTIONS}start: @call | /(?s:[^{{].*)/\n"}, call]})
+
+
 def _answer(constraint: Constraint) -> dict[str, Any]:
     value = constraint.value
     match constraint.kind:

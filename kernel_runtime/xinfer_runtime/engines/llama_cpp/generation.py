@@ -33,6 +33,8 @@ class TokenFacts:
     breakers: SequenceBreakers | None = None
     template: str = ""
     """The chat template's source, which shows how the model writes tool calls and thoughts."""
+    takes_tools: bool = True
+    """Whether the template knows of tools; else they are described to the model, and its calls kept to JSON."""
 
 
 class Generation:
@@ -173,7 +175,17 @@ def _parser(request: GenerateRequest, prompt: Sequence[int], facts: TokenFacts) 
 
 def _constraint(request: GenerateRequest, facts: TokenFacts) -> OutputConstraint | None:
     if request.constraint is None:
-        return None
+        return _call_constraint(request, facts)
     if facts.constraints is None:
         raise InvalidRequest("This engine cannot constrain its output", param=PARAM)
     return facts.constraints.compile(request.constraint, request.tools if request.parse_tool_calls else ())
+
+
+def _call_constraint(request: GenerateRequest, facts: TokenFacts) -> OutputConstraint | None:
+    """What keeps calls to the schemas of tools that were only described to the model; nobody asked for it."""
+    if facts.takes_tools or facts.constraints is None or not (request.parse_tool_calls and request.tools):
+        return None
+    try:
+        return facts.constraints.compile_calls(request.tools)
+    except InvalidRequest:
+        return None

@@ -166,6 +166,7 @@ def _with_context(
             constraints,
             SequenceBreakers(vocabulary.spelling, vocabulary.size, vocabulary.tokens_of),
             template="\n".join(each.source for each in templates),
+            takes_tools=any(each.takes_tools for each in templates),
         ),
         info=ModelInfo(
             context_length=length,

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from xinfer_runtime.chat.control_guard import ControlGuard
+from xinfer_runtime.chat.described_tools import with_described_tools
 from xinfer_runtime.chat.template import ChatTemplate
 from xinfer_runtime.engines.llama_cpp.vocabulary import Vocabulary
 from xinfer_runtime.errors import ContextLengthExceeded, InvalidRequest
-from xinfer_runtime.messages import Delta, FinishReason, GenerateRequest, Tokenization
+from xinfer_runtime.messages import ChatMessage, Delta, FinishReason, GenerateRequest, Tokenization
 
 
 class PromptBuilder:
@@ -85,15 +86,18 @@ class PromptBuilder:
         template = self._tool_template if for_tools else self._template
         if isinstance(template, str):
             raise InvalidRequest(f"This model cannot chat: {template}. Use completions instead.", param="messages")
-        messages = request.messages or ()
+        messages: Sequence[ChatMessage] = request.messages or ()
         if any(message.images for message in messages):
             raise InvalidRequest("This model takes text only.", param="messages")
+        tools = request.tools
+        if not template.takes_tools and (tools or any(m.tool_calls or m.role == "tool" for m in messages)):
+            messages, tools = with_described_tools(messages, tools), ()
         shown = [
             [m.role, m.content, m.name, m.tool_call_id, [[c.id, c.name, c.arguments] for c in m.tool_calls]]
             for m in messages
         ]
-        marked = self._guard.begin(_strings([shown, request.tools, request.template_kwargs]))
-        rendered = template.render(messages, request.tools, request.template_kwargs, marked.protect)
+        marked = self._guard.begin(_strings([shown, tools, request.template_kwargs]))
+        rendered = template.render(messages, tools, request.template_kwargs, marked.protect)
         return self._tokenize(marked.segments(rendered), request)
 
     def _infill(self, prefix: str, suffix: str, request: GenerateRequest) -> list[int]:
