@@ -125,7 +125,7 @@ class Tokenization(Struct, frozen=True, omit_defaults=True):
     """Whether texts such as `<|im_end|>` in the prompt are control tokens."""
 
 
-class GenerateRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class GenerateRequest(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="generate"):
     """A request to a replica. Exactly one of `messages`, `prompt` and `token_ids` is given.
 
     `resume` holds the token ids that an earlier replica already sent for this request: the engine goes on after them
@@ -156,6 +156,30 @@ class GenerateRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     sampling: SamplingParams = SamplingParams()
     resume: tuple[int, ...] = ()
     resume_mu: float | None = None
+
+
+class EmbedRequest(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="embed"):
+    """A request to a replica with an embedding model or a reranker: a vector of each input, in one delta.
+
+    Inputs are texts or the model's own token ids. With a `query` each input is a document, and its vector has one
+    number: how relevant it is to the query.
+    """
+
+    id: str
+    inputs: tuple[str | tuple[int, ...], ...]
+    first: int = 0
+    """The number of the first of them among all that the caller sent, for errors to name the one at fault."""
+    query: str | None = None
+    dimensions: int | None = None
+    """Numbers to keep of each vector, the first ones; None for all."""
+    normalize: bool = True
+    """Whether vectors are scaled to length 1; of relevance, whether it is scaled to 0 to 1."""
+    max_tokens: int | None = None
+    """Tokens to keep of an input, those that the model puts around it included; 0 for as many as it takes. None refuses
+    inputs that are too long."""
+
+
+ReplicaRequest = GenerateRequest | EmbedRequest
 
 
 class FinishReason(StrEnum):
@@ -204,6 +228,8 @@ class Delta(Struct, frozen=True, array_like=True):
     """Mirostat's state after these tokens, where it is in use: what another replica needs beside them."""
     pieces: tuple[bytes, ...] = ()
     """What each of `token_ids` stands for, in the answer to a tokenization."""
+    vectors: tuple[bytes, ...] = ()
+    """Of each input its vector, as little-endian float32, in the answer to an `EmbedRequest`."""
 
     @property
     def last(self) -> bool:
@@ -242,6 +268,8 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     """Names of its LoRA adapters."""
     threads: int = 0
     """CPU threads that it can make use of, 0 where that is unknown."""
+    dimensions: int = 0
+    """Numbers in a vector, of embedding models."""
 
 
 class LaunchRequest(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -268,6 +296,7 @@ class LaunchRequest(Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     split_mode: Literal["layer", "row", "none"] | None = None
     main_gpu: int | None = None
     tensor_split: tuple[float, ...] | None = None
+    pooling: Literal["mean", "cls", "last", "rank"] | None = None
 
 
 class ModelSpec(Struct, frozen=True, kw_only=True):

@@ -52,7 +52,7 @@ class Engine(CountingEngine):
     def use_cores(self, cores):
         print("engine has cores:", cores, flush=True)
 
-main(lambda name: Engine())
+main(lambda name, kind: Engine())
 """
 
 Line = TypeVar("Line", ListeningLine, ProgressLine, ReadyLine, FailedLine, BeatLine)

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from xinfer_runtime.engines.registry import create_engine
-from xinfer_runtime.messages import Delta, GenerateRequest, ModelInfo, ModelSpec, SamplingParams
+from xinfer_runtime.messages import Delta, GenerateRequest, ModelInfo, ModelSpec, ReplicaRequest, SamplingParams
 
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
@@ -35,6 +35,7 @@ def write_model(
     seed: int = 1,
     infill: bool = False,
     added: Mapping[str, NDArray[np.float32]] | None = None,
+    pooling: gguf.PoolingType | None = None,
 ) -> Path:
     """`added` is added to the weights of these names."""
     width, layers, heads, kv_heads, inner = 64, 2, 4, 2, 128
@@ -71,6 +72,8 @@ def write_model(
     writer.add_eos_token_id(258)
     writer.add_bos_token_id(256)
     writer.add_add_bos_token(False)
+    if pooling is not None:
+        writer.add_pooling_type(pooling)
     if template is not None:
         writer.add_chat_template(template)
 
@@ -136,8 +139,9 @@ def exact_attention(monkeypatch: pytest.MonkeyPatch) -> None:
 class RunningEngine:
     """A loaded engine and what it emitted, by request."""
 
-    def __init__(self) -> None:
-        self.engine = create_engine("llama.cpp")
+    def __init__(self, model_type: str = "LLM") -> None:
+        self.model_type = model_type
+        self.engine = create_engine("llama.cpp", model_type)
         self.deltas: defaultdict[str, list[Delta]] = defaultdict(list)
         self.steps: list[list[Delta]] = []
         self.progress: list[tuple[float, str]] = []
@@ -146,7 +150,9 @@ class RunningEngine:
     async def load(self, path: Path, engine_options: dict[str, Any] | None = None, **spec: Any) -> ModelInfo:
         # One thread: llama.cpp's threads spin while they wait for each other, which is slow where cores are shared.
         options = {"threads": 1, **(engine_options or {})}
-        wanted = ModelSpec(uid="tiny", name="tiny", path=str(path), engine_options=options, **spec)
+        wanted = ModelSpec(
+            uid="tiny", name="tiny", type=self.model_type, path=str(path), engine_options=options, **spec
+        )
         return await self.engine.load(wanted, self._emit, lambda *report: self.progress.append(report))
 
     def _emit(self, deltas: Sequence[Delta]) -> None:
@@ -161,7 +167,7 @@ class RunningEngine:
             self._arrived.clear()
             await asyncio.wait_for(self._arrived.wait(), 30)
 
-    def submit(self, request: GenerateRequest) -> None:
+    def submit(self, request: ReplicaRequest) -> None:
         self.deltas[request.id] = []
         self.engine.submit(request)
 
@@ -169,7 +175,7 @@ class RunningEngine:
         await self.until(lambda: bool(self.deltas[request_id]) and self.deltas[request_id][-1].last)
         return self.deltas[request_id]
 
-    async def run(self, request: GenerateRequest) -> list[Delta]:
+    async def run(self, request: ReplicaRequest) -> list[Delta]:
         self.submit(request)
         return await self.finish(request.id)
 
@@ -196,12 +202,12 @@ async def running(tiny_model: Path) -> AsyncIterator[RunningEngine]:
 
 
 @pytest.fixture
-async def engines() -> AsyncIterator[Callable[[], RunningEngine]]:
+async def engines() -> AsyncIterator[Callable[..., RunningEngine]]:
     """Makes engines to load as a test likes, and closes them."""
     made: list[RunningEngine] = []
 
-    def make() -> RunningEngine:
-        made.append(RunningEngine())
+    def make(model_type: str = "LLM") -> RunningEngine:
+        made.append(RunningEngine(model_type))
         return made[-1]
 
     yield make

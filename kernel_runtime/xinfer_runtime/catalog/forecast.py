@@ -20,7 +20,7 @@ _F32_BYTES = 4
 PROCESS_BYTES = 62 << 20
 """Resident after some requests with the smallest of models, without what the rest of the forecast counts."""
 
-_TOKEN_BYTES = 300
+TOKEN_BYTES = 300
 """What one token of the vocabulary takes in tables of texts, ids and attributes."""
 
 
@@ -56,7 +56,7 @@ def forecast(file: GgufFile, spec: ModelSpec) -> MemoryForecast:
         weights=file.weight_bytes,
         kv_cache=size.cells * shape.bytes_per_cell,
         compute=_compute(file, batch, sequences, size.attended_cells, flash=options.flash_attention != "off"),
-        process=PROCESS_BYTES + file.vocab_size * _TOKEN_BYTES,
+        process=PROCESS_BYTES + file.vocab_size * TOKEN_BYTES,
     )
 
 

@@ -54,6 +54,16 @@ class GgufFile:
         return self._number("embedding_length")
 
     @property
+    def causal(self) -> bool:
+        """Whether a token sees only those before it."""
+        return self.metadata.get(f"{self.architecture}.attention.causal", True) is not False
+
+    @property
+    def pooling_number(self) -> int:
+        """How the file says that vectors of tokens become one, in llama.cpp's numbers; 0 where it does not."""
+        return self._number("pooling_type")
+
+    @property
     def quantization(self) -> str:
         """Such as Q4_K_M: what the file says, or else the type that most weights have."""
         label = FILE_TYPES.get(self._int("general.file_type", -1))

@@ -4,21 +4,24 @@ node.
 
 import msgspec
 
+from xinfer_runtime.catalog.embedding_forecast import fit_embedding
 from xinfer_runtime.catalog.fitting import fit
 from xinfer_runtime.catalog.gguf_facts import GgufFile
 from xinfer_runtime.catalog.gguf_file import read_gguf
 from xinfer_runtime.catalog.locate import locate
 from xinfer_runtime.catalog.lora_file import adapter_path, read_adapter
+from xinfer_runtime.catalog.model_kind import LLM, model_type
 from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.errors import InvalidRequest, ModelFileError
 from xinfer_runtime.messages import ModelSpec
 
 
 def inspect(spec: ModelSpec, room: int | None = None) -> ModelSpec:
-    """`spec` with path, quantization, size, context length and memory filled in from the file on this node, which has
-    `room` bytes for it.
+    """`spec` with type, path, quantization, size, context length and memory filled in from the file on this node, which
+    has `room` bytes for it.
 
-    Raises ModelFileError for a file that is missing or broken, InvalidRequest for a context the model cannot have.
+    Raises ModelFileError for a file that is missing or broken, InvalidRequest for a context the model cannot have or
+    a type that it is not.
     """
     path = locate(spec)
     file = read_gguf(path)
@@ -27,8 +30,12 @@ def inspect(spec: ModelSpec, room: int | None = None) -> ModelSpec:
             f"context_length {spec.context_length}: {spec.name} was trained for {file.context_length} tokens at most",
             param="context_length",
         )
+    spec = msgspec.structs.replace(spec, type=model_type(file, spec))
     adapters = _adapter_bytes(file, spec)
-    fitted = fit(file, spec, None if room is None else max(0, room - adapters))
+    if spec.type == LLM:
+        fitted = fit(file, spec, None if room is None else max(0, room - adapters))
+    else:
+        fitted = fit_embedding(file, spec)
     return msgspec.structs.replace(
         fitted,
         memory_bytes=fitted.memory_bytes + adapters,

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from xinfer_runtime.catalog.families import Family, FamilySpec, families, find_family
+from xinfer_runtime.catalog.model_kind import MODEL_TYPES
 from xinfer_runtime.engines.registry import ENGINES, canonical_name
 from xinfer_runtime.errors import InvalidRequest, ModelNotFound
 from xinfer_runtime.messages import LaunchRequest, ModelSpec
@@ -31,6 +32,7 @@ _ENGINE_OPTIONS = (
     "split_mode",
     "main_gpu",
     "tensor_split",
+    "pooling",
 )
 """Fields of a launch that are the engine's own business."""
 
@@ -44,14 +46,18 @@ def resolve(request: LaunchRequest, custom: Sequence[Family] = ()) -> ModelSpec:
 
     Raises ModelNotFound for an unknown name, InvalidRequest for anything else that cannot be; `param` names the field.
     """
-    if request.model_type.upper() != "LLM":
-        raise InvalidRequest(f"model_type {request.model_type!r:.120}: only LLM can be served", param="model_type")
+    model_type = next((each for each in MODEL_TYPES if each.lower() == request.model_type.lower()), None)
+    if model_type is None:
+        raise InvalidRequest(
+            f"model_type {request.model_type!r:.120}: there is {', '.join(MODEL_TYPES)}", param="model_type"
+        )
     engine = ENGINES[0] if request.model_engine is None else canonical_name(request.model_engine)
     name, path = _name_and_path(request)
     spec = _spec_of_family(request, _family(name, custom)) if path is None else _spec_of_path(request, name, path)
     return ModelSpec(
         uid=check_uid(request.model_uid if request.model_uid is not None else _uid_from(spec.name)),
         name=spec.name,
+        type=model_type,
         engine=engine,
         format=spec.format,
         size_in_billions=spec.size_in_billions,

@@ -39,7 +39,8 @@ logger = logging.getLogger("xinfer.replica")
 
 _CLOSE_SECONDS = 5.0
 
-CreateEngine = Callable[[str], Engine]
+CreateEngine = Callable[[str, str], Engine]
+"""Takes the names of an engine and of a type of models."""
 
 
 def main(create: CreateEngine = create_engine) -> None:
@@ -108,7 +109,7 @@ class Replica:
         """Raises XinferError alone."""
         spec = self._config.spec
         try:
-            engine = self._engine = self._create(spec.engine)
+            engine = self._engine = self._create(spec.engine, spec.type)
             if self._cores is not None:
                 self._use_cores(self._cores)
             info = await engine.load(spec, self._server.emit, self._progress)

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from xinfer_runtime.cluster.replica_peer import Peer
 from xinfer_runtime.engines.base import Engine
 from xinfer_runtime.errors import EngineError, ErrorInfo, ModelNotReady, ReplicaLost, XinferError
-from xinfer_runtime.messages import Delta, EngineStats, GenerateRequest
+from xinfer_runtime.messages import Delta, EngineStats, ReplicaRequest
 from xinfer_runtime.routing.frames import (
     FRAME_LIMIT,
     HELLO_LIMIT,
@@ -187,7 +187,7 @@ class ReplicaServer:
 
     # ---- requests
 
-    def _submit(self, peer: Peer, request: GenerateRequest) -> None:
+    def _submit(self, peer: Peer, request: ReplicaRequest) -> None:
         if peer.has(request.id):
             raise FrameError(f"the stream {request.id!r} exists")
         # Unique in this process: gateways do not know each other's ids, and an id may come again on a new link while

@@ -8,7 +8,7 @@ package knows an engine's name.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
-from xinfer_runtime.messages import Delta, EngineStats, GenerateRequest, ModelInfo, ModelSpec
+from xinfer_runtime.messages import Delta, EngineStats, ModelInfo, ModelSpec, ReplicaRequest
 
 EmitStep = Callable[[Sequence[Delta]], None]
 """Takes what one engine step produced. Called on the event loop's thread, never from the engine's own."""
@@ -32,8 +32,11 @@ class Engine(ABC):
         """Use so many CPU cores at most, from now on; may come before `load`."""
 
     @abstractmethod
-    def submit(self, request: GenerateRequest) -> None:
-        """Queue a request. Its outcome, errors included, comes through `emit`: one or more deltas, the last `last`."""
+    def submit(self, request: ReplicaRequest) -> None:
+        """Queue a request. Its outcome, errors included, comes through `emit`: one or more deltas, the last `last`.
+
+        Raises `InvalidRequest` for a kind of request that this engine does not serve.
+        """
 
     @abstractmethod
     def abort(self, request_id: str) -> None:

@@ -23,9 +23,10 @@ def canonical_name(name: str) -> str:
     return plain
 
 
-def create_engine(name: str) -> Engine:
-    """A new engine, not loaded yet. Raises InvalidRequest for an unknown name, EngineError when its library is
-    missing.
+def create_engine(name: str, model_type: str = "LLM") -> Engine:
+    """A new engine for models of that type, not loaded yet.
+
+    Raises InvalidRequest for an unknown name, EngineError when its library is missing.
     """
     if canonical_name(name) == "llama.cpp":
         try:
@@ -36,6 +37,10 @@ def create_engine(name: str) -> Engine:
                 f"The llama.cpp engine needs llama-cpp-python here ({error}). Install it: "
                 "pip install 'jupyter-xinfer[llama-cpp]'"
             ) from error
+        if model_type != "LLM":
+            from xinfer_runtime.engines.llama_cpp.embedding_engine import EmbeddingEngine
+
+            return EmbeddingEngine()
         from xinfer_runtime.engines.llama_cpp.engine import LlamaCppEngine
 
         return LlamaCppEngine()

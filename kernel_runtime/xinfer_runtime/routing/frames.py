@@ -11,9 +11,9 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from xinfer_runtime.messages import Delta, EngineStats, GenerateRequest
+from xinfer_runtime.messages import Delta, EngineStats, ReplicaRequest
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 FRAME_LIMIT: Final = 32 << 20
 HELLO_LIMIT: Final = 4096
 """The longest frame from somebody who has not shown the token yet."""
@@ -34,7 +34,7 @@ class Hello(Struct, frozen=True, array_like=True, tag=0):
 class Submit(Struct, frozen=True, array_like=True, tag=1):
     """Start a stream. `request.id` names it on this link."""
 
-    request: GenerateRequest
+    request: ReplicaRequest
 
 
 class Abort(Struct, frozen=True, array_like=True, tag=2):

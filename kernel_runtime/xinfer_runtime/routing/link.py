@@ -8,7 +8,7 @@ from typing import Final, Self
 from msgspec.structs import replace
 
 from xinfer_runtime.errors import InvalidRequest, ReplicaLost, RequestTooLarge
-from xinfer_runtime.messages import Delta, EngineStats, GenerateRequest
+from xinfer_runtime.messages import Delta, EngineStats, ReplicaRequest
 from xinfer_runtime.routing.frames import (
     FRAME_LIMIT,
     INITIAL_CREDIT,
@@ -156,7 +156,7 @@ class Link:
         """Streams of this gateway now, and of the others when the replica last said."""
         return len(self._streams) + self._others
 
-    def submit(self, request: GenerateRequest) -> Stream:
+    def submit(self, request: ReplicaRequest) -> Stream:
         """Start a stream. Raises ReplicaLost on a lost link, RequestTooLarge or InvalidRequest for what no frame can
         hold."""
         if self.lost is not None:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 from msgspec.structs import replace
@@ -16,7 +16,7 @@ from xinfer_runtime.errors import (
     ReplicaLost,
     from_info,
 )
-from xinfer_runtime.messages import Delta, EngineStats, GenerateRequest, ModelStatus, ReplicaState
+from xinfer_runtime.messages import Delta, EngineStats, GenerateRequest, ModelStatus, ReplicaRequest, ReplicaState
 from xinfer_runtime.routing.breaker import Breaker
 from xinfer_runtime.routing.link import Link
 from xinfer_runtime.routing.links import LinkSet
@@ -80,7 +80,7 @@ class Router:
         self._unsubscribe = session.subscribe(lambda _uid: self._table_changed())
         self._table_changed()
 
-    async def generate(self, uid: str, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
+    async def generate(self, uid: str, request: ReplicaRequest) -> AsyncGenerator[Delta, None]:
         """The deltas of the answer; those that arrived since the last one was taken come as one.
 
         When a replica is lost, the request goes on at another one, or at the restarted one, with the tokens it has
@@ -90,13 +90,14 @@ class Router:
         within `wait`, or too many wait), ReplicaLost (none ready after deltas; or `LOSSES_LIMIT` replicas in a row were
         lost), RequestTooLarge, and what the engine says.
         """
-        tokens, mu = list(request.resume), request.resume_mu
+        tokens: list[int] = []
+        mu: float | None = None
         losses = 0
         begun = False
         while True:
             link = await self._ready_link(uid, begun=begun)
             try:
-                stream = link.submit(replace(request, resume=tuple(tokens), resume_mu=mu))
+                stream = link.submit(_resumed(request, tokens, mu))
             except ReplicaLost:
                 continue
             breaker = self._breakers.setdefault(link.name, Breaker())
@@ -230,6 +231,13 @@ class Router:
         line = self._lines.get(uid)
         if line is not None:
             line.wake_first()
+
+
+def _resumed(request: ReplicaRequest, tokens: Sequence[int], mu: float | None) -> ReplicaRequest:
+    """What goes on with `request` after it got these tokens: one for vectors begins again."""
+    if not tokens or not isinstance(request, GenerateRequest):
+        return request
+    return replace(request, resume=(*request.resume, *tokens), resume_mu=request.resume_mu if mu is None else mu)
 
 
 def _for_good(status: ModelStatus) -> bool:

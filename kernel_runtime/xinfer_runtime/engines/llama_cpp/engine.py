@@ -20,8 +20,8 @@ from xinfer_runtime.engines.llama_cpp.generation import Generation
 from xinfer_runtime.engines.llama_cpp.loading import load_model
 from xinfer_runtime.engines.llama_cpp.loop import Abort, Command, EngineLoop, Outcome, Start, Stop, UseThreads
 from xinfer_runtime.engines.llama_cpp.options import Options
-from xinfer_runtime.errors import EngineError, ErrorInfo, XinferError
-from xinfer_runtime.messages import Delta, EngineStats, GenerateRequest, ModelInfo, ModelSpec
+from xinfer_runtime.errors import EngineError, ErrorInfo, InvalidRequest, XinferError
+from xinfer_runtime.messages import Delta, EngineStats, GenerateRequest, ModelInfo, ModelSpec, ReplicaRequest
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,12 @@ class LlamaCppEngine(Engine):
         if self._loop is not None:
             self._commands.put(UseThreads(self._model.threads(cores)))
 
-    def submit(self, request: GenerateRequest) -> None:
+    def submit(self, request: ReplicaRequest) -> None:
+        if not isinstance(request, GenerateRequest):
+            raise InvalidRequest(
+                "This model was launched to generate text. For vectors, launch it with model_type=embedding.",
+                param="model",
+            )
         self.abort(request.id)
         ticket = next(self._tickets)
         self._ticket_of[request.id] = ticket

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from xinfer_runtime.catalog.forecast import cache_shape, forecast
+from xinfer_runtime.catalog.forecast import MemoryForecast, cache_shape, forecast
 from xinfer_runtime.catalog.gguf_facts import GgufFile
 from xinfer_runtime.catalog.gguf_file import read_gguf
 from xinfer_runtime.catalog.locate import locate
@@ -32,7 +32,7 @@ from xinfer_runtime.messages import ModelInfo, ModelSpec
 
 logger = logging.getLogger(__name__)
 
-_WEIGHTS_SHARE = 0.9
+WEIGHTS_SHARE = 0.9
 """Of the progress: the rest is the KV cache."""
 
 Proceed = Callable[[float, str], bool]
@@ -68,11 +68,11 @@ def load_model(spec: ModelSpec, options: Options, proceed: Proceed, cores: int |
     path = Path(spec.path) if spec.path else locate(spec)
     file = read_gguf(path)
     size = sizing.choose(cache_shape(file, options), file.context_length, spec.context_length, spec.max_sequences)
-    offload = _offload(spec, options, file)
+    offload = offload_for(spec, options, file, forecast(file, spec))
     mapped = offload.on_gpu or not mostly_repacked(file.tensors, processor_features())
-    weights = load_weights(path, offload, _in_steps(proceed), mapped=mapped)
+    weights = load_weights(path, offload, in_steps(proceed), mapped=mapped)
     try:
-        proceed(_WEIGHTS_SHARE, "making the KV cache")
+        proceed(WEIGHTS_SHARE, "making the KV cache")
         default_budget = sizing.GPU_TOKEN_BUDGET if offload.on_gpu else sizing.CPU_TOKEN_BUDGET
         budget = max(options.token_budget or default_budget, size.max_sequences)
         loaded = _with_context(weights, size, budget, options, offload, cores or usable_cores())
@@ -83,7 +83,7 @@ def load_model(spec: ModelSpec, options: Options, proceed: Proceed, cores: int |
     return loaded
 
 
-def _offload(spec: ModelSpec, options: Options, file: GgufFile) -> Offload:
+def offload_for(spec: ModelSpec, options: Options, file: GgufFile, memory: MemoryForecast) -> Offload:
     """What goes on GPUs: all that fits where there are some, unless the launch says otherwise."""
     if (spec.n_gpu or options.n_gpu_layers not in ("auto", 0)) and not supports_gpu():
         param = "n_gpu" if spec.n_gpu else "n_gpu_layers"
@@ -92,14 +92,13 @@ def _offload(spec: ModelSpec, options: Options, file: GgufFile) -> Offload:
             "llama-cpp-python with it, or launch with n_gpu=0.",
             param=param,
         )
-    memory = forecast(file, spec)
     offload = plan(gpus(), spec.n_gpu, options, layer_costs(file, memory.kv_cache), memory.compute)
     if offload.on_gpu:
         logger.info("%s: %s", spec.uid, offload)
     return offload
 
 
-def _in_steps(proceed: Proceed) -> Callable[[float], bool]:
+def in_steps(proceed: Proceed) -> Callable[[float], bool]:
     """llama.cpp reports after every tensor; pass on each percent."""
     reported = -1.0
 
@@ -108,7 +107,7 @@ def _in_steps(proceed: Proceed) -> Callable[[float], bool]:
         if fraction - reported < 0.01:
             return True
         reported = fraction
-        return proceed(_WEIGHTS_SHARE * fraction, "loading weights")
+        return proceed(WEIGHTS_SHARE * fraction, "loading weights")
 
     return report
 

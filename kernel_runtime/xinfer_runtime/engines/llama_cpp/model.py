@@ -164,11 +164,7 @@ class Context:
         params.n_outputs_max = params.n_seq_max
         self._thread_choice = threads
         self._threads = params.n_threads = params.n_threads_batch = threads.threads(1)
-        params.flash_attn_type = {
-            "auto": llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO,
-            "on": llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED,
-            "off": llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED,
-        }[flash_attention]
+        params.flash_attn_type = flash_attention_type(flash_attention)
         keys, values = cache_types
         if keys != "f16":
             params.type_k = _GGML_TYPES[keys]
@@ -184,7 +180,7 @@ class Context:
         self._attention_tile = attention_tile
         self._vocab_size = weights.vocabulary.size
         self.cells: int = llama_cpp.llama_n_ctx(handle)
-        self.memory_bytes = _allocated()
+        self.memory_bytes = allocated_bytes()
 
         self._token = np.zeros(token_budget, dtype=np.int32)
         self._position = np.zeros(token_budget, dtype=np.int32)
@@ -313,7 +309,17 @@ class Context:
         llama_cpp.llama_free(self._handle)
 
 
-def _allocated() -> int:
+def flash_attention_type(wanted: Literal["auto", "on", "off"]) -> int:
+    """llama.cpp's number for it."""
+    types: dict[str, int] = {
+        "auto": llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO,
+        "on": llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+        "off": llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED,
+    }
+    return types[wanted]
+
+
+def allocated_bytes() -> int:
     """Bytes of the buffers that llama.cpp reported since the load began: weights, KV cache, compute, outputs."""
     sizes = (_BUFFER_LINE.search(line) for line in native_log.lines())
     return int(sum(float(found[1]) for found in sizes if found) * (1 << 20))

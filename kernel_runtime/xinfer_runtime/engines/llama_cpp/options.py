@@ -40,6 +40,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     main_gpu: int = 0
     tensor_split: tuple[float, ...] = ()
     """Parts of the model for each GPU; without any, in proportion to the memory that is free."""
+    pooling: Literal["mean", "cls", "last", "rank"] | None = None
+    """How an embedding model makes one vector of those of a text's tokens; None as its file says."""
     exact_resume_tokens: int = 256
     """A resumed request with at most so many tokens is recomputed as it was computed at first, one token a step, which
     continues a greedy or seeded text exactly when nothing else runs. Longer ones are computed like a prompt: much

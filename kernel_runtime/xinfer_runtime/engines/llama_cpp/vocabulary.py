@@ -2,6 +2,7 @@
 
 import ctypes
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 import llama_cpp
 
@@ -54,6 +55,21 @@ class Vocabulary:
         """The tokens with BOS in front, where the model wants one and it is not there yet."""
         return [self.bos, *tokens] if self._prepends_bos and tokens[:1] != [self.bos] else tokens
 
+    @cached_property
+    def surroundings(self) -> tuple[list[int], list[int]]:
+        """The tokens that the model has before and after every text, such as [CLS] and [SEP]."""
+        bare, whole = self._tokenize(b"a", parse_control=False), self._tokenize(b"a", False, add_special=True)
+        start = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), None)
+        return ([], []) if start is None else (whole[:start], whole[start + len(bare) :])
+
+    @cached_property
+    def between(self) -> list[int]:
+        """The tokens between two texts that the model compares."""
+        ends = llama_cpp.llama_vocab_get_add_eos(self._vocab), llama_cpp.llama_vocab_get_add_sep(self._vocab)
+        separator: int = llama_cpp.llama_vocab_sep(self._vocab)
+        tokens = (self.eos if self.eos >= 0 else separator, separator)
+        return [token for token, wanted in zip(tokens, ends, strict=True) if wanted and token >= 0]
+
     def tokens_of(self, text: bytes | str) -> list[int]:
         """Tokens of a text in which nothing is a control token, and which need not be whole UTF-8 characters."""
         return self._tokenize(_encoded(text) if isinstance(text, str) else text, parse_control=False)
@@ -77,11 +93,13 @@ class Vocabulary:
         spelling: bytes | None = llama_cpp.llama_vocab_get_text(self._vocab, token)
         return spelling or b""
 
-    def _tokenize(self, raw: bytes, parse_control: bool) -> list[int]:
+    def _tokenize(self, raw: bytes, parse_control: bool, *, add_special: bool = False) -> list[int]:
         capacity = len(raw) + 8
         while True:
             tokens = (ctypes.c_int32 * capacity)()
-            count: int = llama_cpp.llama_tokenize(self._vocab, raw, len(raw), tokens, capacity, False, parse_control)
+            count: int = llama_cpp.llama_tokenize(
+                self._vocab, raw, len(raw), tokens, capacity, add_special, parse_control
+            )
             if 0 <= count <= capacity:
                 return list(tokens[:count])
             if count >= 0 or -count <= capacity:
