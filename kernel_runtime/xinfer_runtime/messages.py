@@ -272,6 +272,21 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     """Numbers in a vector, of embedding models."""
 
 
+class ReplicaDevice(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Where one replica is to run, in Xinference's names."""
+
+    worker_ip: str | None = None
+    n_gpu: int | str | None = "auto"
+    gpu_idx: int | tuple[int, ...] | None = None
+
+
+class ReplicaConfigItem(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """One replica of a launch whose replicas differ. It has one device entry: a replica runs on one node."""
+
+    devices: tuple[ReplicaDevice, ...]
+    replica_uid: str | None = None
+
+
 class LaunchRequest(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """The body of a launch, in Xinference's names. One of `model_name` and `model_path` is needed."""
 
@@ -285,6 +300,11 @@ class LaunchRequest(Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     quantization: str | None = None
     replica: int = 1
     n_gpu: int | str | None = "auto"
+    gpu_idx: int | tuple[int, ...] | None = None
+    worker_ip: str | None = None
+    replica_config: tuple[ReplicaConfigItem, ...] | None = None
+    labels: dict[str, str] | None = None
+    pinned: bool | None = None
     context_length: int | None = None
     max_sequences: int | None = None
     prefix_cache: bool | None = None
@@ -297,6 +317,18 @@ class LaunchRequest(Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     main_gpu: int | None = None
     tensor_split: tuple[float, ...] | None = None
     pooling: Literal["mean", "cls", "last", "rank"] | None = None
+
+
+class ReplicaWish(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where one replica is to run.
+
+    `n_gpu` None means as many GPUs of a node as it needs, or none where no node has them. `gpu_idx` are positions among
+    the node's GPUs. `worker_ip` is a node's name or address.
+    """
+
+    n_gpu: int | None = None
+    gpu_idx: tuple[int, ...] = ()
+    worker_ip: str = ""
 
 
 class ModelSpec(Struct, frozen=True, kw_only=True):
@@ -317,11 +349,29 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
     """Tokens a sequence may hold; None lets the engine choose."""
     max_sequences: int | None = None
     """Sequences in one decode batch; None lets the engine choose."""
+    worker_ip: str = ""
+    labels: dict[str, str] = {}
+    """What a node must be labelled with to run a replica."""
+    wishes: tuple[ReplicaWish, ...] = ()
+    """Of the first replicas, where they differ."""
+    pinned: bool = False
+    """Whether replicas stay where they are as long as their node does."""
     memory_bytes: int = 0
     """Forecast for one replica, 0 where unknown; placement reserves it."""
+    weight_bytes: int = 0
+    kv_cache_bytes: int = 0
+    """The parts of the forecast that follow from quantization and context length, and that GPUs divide among them."""
+    gpu_share: float = 1.0
+    """What of these two goes on GPUs where there are some."""
     created: float = 0.0
     owner: str = ""
     engine_options: dict[str, Any] = {}
+
+    def wish(self, index: int) -> ReplicaWish:
+        """Where the replica of that number is to run."""
+        if index < len(self.wishes):
+            return self.wishes[index]
+        return ReplicaWish(n_gpu=self.n_gpu, worker_ip=self.worker_ip)
 
 
 class ReplicaState(StrEnum):
@@ -351,6 +401,8 @@ class Replica(Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: ErrorInfo | None = None
     restarts: int = 0
     info: ModelInfo | None = None
+    devices: tuple[str, ...] = ()
+    """UUIDs of the GPUs that it alone may use; none for a replica on CPUs."""
 
     def __repr__(self) -> str:
         # Without the token: rows end up in logs and in tracebacks.

@@ -9,11 +9,12 @@ from tests.cluster.fake_nvml import GIB, FakeGpu, FakeNvml
 
 from xinfer_runtime.cluster.amd_gpus import amd_gpus, load_amdsmi
 from xinfer_runtime.cluster.gpu_visibility import visible, visible_devices
-from xinfer_runtime.cluster.inventory import NodeSurvey, machine_memory, parse_labels, private_memory
+from xinfer_runtime.cluster.inventory import NodeSurvey, machine_memory, private_memory
 from xinfer_runtime.cluster.nvidia_gpus import load_nvml, nvidia_gpus
 from xinfer_runtime.cluster.protocol import Gpu
 from xinfer_runtime.engines.registry import installed_engines
 from xinfer_runtime.errors import InvalidRequest
+from xinfer_runtime.labels import parse_labels
 
 MACHINE = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 

@@ -76,7 +76,7 @@ def test_two_names_of_one_field_must_agree() -> None:
         ("envs", {"A": "b"}),
         ("n_worker", True),
         ("n_worker", 2),
-        ("gpu_idx", 0),
+        ("gpu_idx", "0"),
         ("enable_virtual_env", True),
         ("enable_virtual_env", 0),
         ("temperature", 1),

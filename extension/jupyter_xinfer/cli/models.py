@@ -57,7 +57,24 @@ def _add_launch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.add_argument("--replica", "-r", type=int, default=1, metavar="N", help="how many copies (default: 1)")
     parser.add_argument("--n-gpu", type=_gpu_count, default="auto", metavar="N", help='a number, "auto" or "none"')
     parser.add_argument("--context-length", type=int, metavar="N", help="in tokens")
+    _add_placement(parser)
     parser.add_argument("--no-wait", action="store_true", help="return before it is ready")
+
+
+def _add_placement(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--worker-ip", metavar="NODE", help="the name or address of the node to run on")
+    parser.add_argument("--gpu-idx", type=_positions, metavar="N,N", help="positions of the node's GPUs to use")
+    parser.add_argument(
+        "--label", action="append", default=[], metavar="NAME=VALUE", help="only nodes with this label; may be repeated"
+    )
+    parser.add_argument("--pinned", action="store_true", help="replicas stay where they are")
+
+
+def _positions(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: write numbers with commas between them") from None
 
 
 def _gpu_count(text: str) -> int | str | None:
@@ -73,6 +90,7 @@ def launch(arguments: argparse.Namespace, rest: list[str]) -> int:
     """The uid goes to stdout, the progress to stderr."""
     del rest
     from xinfer_runtime.client.launch_progress import TerminalLaunch
+    from xinfer_runtime.labels import parse_labels
 
     with connect(arguments) as client:
         uid = client.launch_model(
@@ -86,6 +104,10 @@ def launch(arguments: argparse.Namespace, rest: list[str]) -> int:
             replica=arguments.replica,
             n_gpu=arguments.n_gpu,
             context_length=arguments.context_length,
+            worker_ip=arguments.worker_ip,
+            gpu_idx=arguments.gpu_idx,
+            labels=parse_labels(",".join(arguments.label)) or None,
+            pinned=arguments.pinned or None,
             wait_ready=False,
         )
         if not arguments.no_wait:

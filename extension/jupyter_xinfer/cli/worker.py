@@ -45,8 +45,9 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     del rest
     from xinfer_runtime.cluster.authority import home_folder
-    from xinfer_runtime.cluster.inventory import LABELS_VARIABLE, parse_labels
+    from xinfer_runtime.cluster.inventory import LABELS_VARIABLE
     from xinfer_runtime.cluster.node import serve_node
+    from xinfer_runtime.labels import parse_labels
 
     if arguments.label:
         labels = parse_labels(",".join(arguments.label))

@@ -24,9 +24,6 @@ _ALIASES = {
 _UNSUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "n_worker": ((1,), "a replica runs on one node"),
     "request_limits": ((), "requests queue in the engine, which has `max_sequences`"),
-    "worker_ip": ((), "the cluster chooses the node"),
-    "gpu_idx": (([],), "the cluster chooses the GPU; `n_gpu` says how many"),
-    "replica_config": (([],), "the cluster chooses where replicas run; `replica` says how many"),
     "enable_thinking": ((), "send `enable_thinking` with each chat request"),
     "enable_virtual_env": ((False,), "replicas run in the node's own environment"),
     "virtual_env_packages": (([],), "replicas run in the node's own environment"),

@@ -6,6 +6,7 @@ import msgspec
 
 from xinfer_runtime.catalog.embedding_forecast import fit_embedding
 from xinfer_runtime.catalog.fitting import fit
+from xinfer_runtime.catalog.forecast import forecast
 from xinfer_runtime.catalog.gguf_facts import GgufFile
 from xinfer_runtime.catalog.gguf_file import read_gguf
 from xinfer_runtime.catalog.locate import locate
@@ -39,6 +40,9 @@ def inspect(spec: ModelSpec, room: int | None = None) -> ModelSpec:
     return msgspec.structs.replace(
         fitted,
         memory_bytes=fitted.memory_bytes + adapters,
+        weight_bytes=file.weight_bytes,
+        kv_cache_bytes=forecast(file, fitted).kv_cache,
+        gpu_share=_gpu_share(Options.of(spec), file.layers),
         path=str(path),
         quantization=spec.quantization or file.quantization or None,
         size_in_billions=spec.size_in_billions or _billions(file.parameters),
@@ -59,6 +63,12 @@ def _adapter_bytes(file: GgufFile, spec: ModelSpec) -> int:
             )
         size += adapter.weight_bytes
     return size
+
+
+def _gpu_share(options: Options, layers: int) -> float:
+    """Of the layers, the output counted as one."""
+    wanted = options.n_gpu_layers
+    return 1.0 if wanted == "auto" or not 0 <= wanted <= layers else wanted / (layers + 1)
 
 
 def _billions(parameters: int) -> str:

@@ -10,13 +10,14 @@ import msgspec
 
 from xinfer_runtime.catalog.families import Family, FamilySpec, families, find_family
 from xinfer_runtime.catalog.model_kind import MODEL_TYPES
+from xinfer_runtime.catalog.wishes import gpu_count, node_name, wishes_of
 from xinfer_runtime.engines.registry import ENGINES, canonical_name
 from xinfer_runtime.errors import InvalidRequest, ModelNotFound
 from xinfer_runtime.messages import LaunchRequest, ModelSpec
 
 MAX_NAME = 200
 MAX_REPLICAS = 1024
-MAX_GPUS = 64
+MAX_LABELS = 20
 MAX_SEQUENCES = 256
 MAX_CONTEXT_LENGTH = 1 << 24
 
@@ -54,6 +55,8 @@ def resolve(request: LaunchRequest, custom: Sequence[Family] = ()) -> ModelSpec:
     engine = ENGINES[0] if request.model_engine is None else canonical_name(request.model_engine)
     name, path = _name_and_path(request)
     spec = _spec_of_family(request, _family(name, custom)) if path is None else _spec_of_path(request, name, path)
+    _bounded("replica", request.replica, 1, MAX_REPLICAS)
+    wishes = wishes_of(request)
     return ModelSpec(
         uid=check_uid(request.model_uid if request.model_uid is not None else _uid_from(spec.name)),
         name=spec.name,
@@ -63,8 +66,12 @@ def resolve(request: LaunchRequest, custom: Sequence[Family] = ()) -> ModelSpec:
         size_in_billions=spec.size_in_billions,
         quantization=spec.quantization,
         path=spec.path,
-        replica=_bounded("replica", request.replica, 1, MAX_REPLICAS),
-        n_gpu=_gpus(request.n_gpu),
+        replica=_bounded("replica", len(wishes) or request.replica, 1, MAX_REPLICAS),
+        n_gpu=gpu_count(request.n_gpu),
+        worker_ip=node_name(request.worker_ip, "worker_ip"),
+        wishes=wishes,
+        labels=_labels(request.labels or {}),
+        pinned=bool(request.pinned),
         context_length=_optional("context_length", request.context_length, MAX_CONTEXT_LENGTH),
         max_sequences=_optional("max_sequences", request.max_sequences, MAX_SEQUENCES),
         engine_options=_engine_options(request),
@@ -209,6 +216,14 @@ def _uid_from(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-")[:100]
 
 
+def _labels(labels: dict[str, str]) -> dict[str, str]:
+    if len(labels) > MAX_LABELS or any(len(text) > MAX_NAME for item in labels.items() for text in item):
+        raise InvalidRequest(
+            f"labels: at most {MAX_LABELS} of at most {MAX_NAME} characters are allowed", param="labels"
+        )
+    return labels
+
+
 def _bounded(param: str, value: int, low: int, high: int) -> int:
     if isinstance(value, bool) or not low <= value <= high:
         raise InvalidRequest(f"{param} must be a whole number from {low} to {high}, not {value!r:.120}", param=param)
@@ -217,14 +232,3 @@ def _bounded(param: str, value: int, low: int, high: int) -> int:
 
 def _optional(param: str, value: int | None, high: int) -> int | None:
     return None if value is None else _bounded(param, value, 1, high)
-
-
-def _gpus(value: int | str | None) -> int | None:
-    """ "auto" leaves the choice to the engine; None is Xinference's way to say: no GPU."""
-    if value is None:
-        return 0
-    if isinstance(value, str):
-        if value.lower() == "auto":
-            return None
-        raise InvalidRequest(f'n_gpu must be "auto", null or a number, not {value!r:.120}', param="n_gpu")
-    return _bounded("n_gpu", value, 0, MAX_GPUS)

@@ -26,7 +26,23 @@ from xinfer_runtime.messages import LaunchRequest
 T = TypeVar("T")
 
 
-class LaunchOptions(TypedDict, total=False):
+class PlacementOptions(TypedDict, total=False):
+    """Where the replicas of a launch run.
+
+    `worker_ip` is a node's name or address. `gpu_idx` are positions among a node's GPUs, shared out to the replicas.
+    `replica_config` has an item for each replica where they differ, as in Xinference:
+    `{"devices": [{"worker_ip", "n_gpu", "gpu_idx"}]}`. `labels` are what nodes must be labelled with. `pinned` replicas
+    do not move as long as their node is there.
+    """
+
+    worker_ip: str | None
+    gpu_idx: int | tuple[int, ...] | None
+    replica_config: Any
+    labels: dict[str, str] | None
+    pinned: bool | None
+
+
+class LaunchOptions(PlacementOptions, total=False):
     """Options of a launch beside the model's name, in Xinference's names; `Client.launch_model` explains them."""
 
     model_path: str | None

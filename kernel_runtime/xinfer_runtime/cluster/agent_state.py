@@ -150,7 +150,7 @@ class AgentState:
         return instructions
 
     def _new_slot(self, want: ReplicaWant, now: float) -> _Slot:
-        replica = Replica(id=want.id, uid=want.spec.uid, node=self._node, message="starting")
+        replica = Replica(id=want.id, uid=want.spec.uid, node=self._node, message="starting", devices=want.devices)
         return _Slot(want, replica, retry_at=now)
 
     def _release(self, slot: _Slot, seconds: float, now: float) -> list[Instruction]:

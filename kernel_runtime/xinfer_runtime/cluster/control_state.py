@@ -1,17 +1,16 @@
 """The controller's decisions: a state machine without I/O, events in, instructions out.
 
-The table says what is wanted (one row per model) and what is (one row per replica). Every event ends in the same
-reconcile step: replicas without a node are placed, nodes whose wants changed are told the whole set again under a new
-generation, and what changed for watchers is published. Nothing is sent once and forgotten: a tick repeats what a node
-has not acknowledged. `controller.py` does the I/O.
+The table (`control_table.py`) says what is wanted, one row per model, and what is, one row per replica. Every event
+ends in the same step (`reconcile.py`): replicas without a node are placed, nodes whose wants changed are told the whole
+set again under a new generation, and what changed for watchers is published. Nothing is sent once and forgotten: a tick
+repeats what a node has not acknowledged. `controller.py` does the I/O.
 """
 
 from collections import deque
-from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from xinfer_runtime.cluster.adoption import ADOPTION_SECONDS, adopt
+from xinfer_runtime.cluster.adoption import ADOPTION_SECONDS, row_to_adopt
 from xinfer_runtime.cluster.control_events import (
     CancelAsked,
     DrainAsked,
@@ -21,21 +20,19 @@ from xinfer_runtime.cluster.control_events import (
     LaunchAsked,
     NodeLeft,
     Persist,
-    Publish,
     RemovalAsked,
     ReplicasGone,
     Reported,
     Restored,
     ScaleAsked,
-    SendSync,
     SyncFailed,
     TerminateAsked,
     Ticked,
 )
 from xinfer_runtime.cluster.control_rows import ModelRow, NodeRow, ReplicaRow, leaving
-from xinfer_runtime.cluster.control_table import ControlTable
-from xinfer_runtime.cluster.placement import NoFit, place
-from xinfer_runtime.cluster.protocol import NodeReport, ReplicaReport, ReplicaWant, Sync
+from xinfer_runtime.cluster.placement import NoFit
+from xinfer_runtime.cluster.protocol import NodeReport, ReplicaReport
+from xinfer_runtime.cluster.reconcile import Reconciler
 from xinfer_runtime.errors import (
     Cancelled,
     Conflict,
@@ -51,21 +48,17 @@ from xinfer_runtime.messages import ModelEvent, ModelSpec, ModelStatus, ReplicaS
 _EVENTS_KEPT = 100
 
 
-class ControlState(ControlTable):
+class ControlState(Reconciler):
     """The controller's table. `epoch` names this life of the controller."""
 
     def __init__(self, epoch: str) -> None:
         super().__init__(epoch)
-        self._published: dict[str, ModelStatus] = {}
-        self._generations = 0
         self._settled_at = 0.0
-        self._away: dict[str, str] = {}
-        """Labels of the nodes without a Dask worker whose replicas may be running, by the worker's former address."""
 
     def settled(self, now: float) -> bool:
         """Whether nodes had the time to say which restored models they still run; nothing is placed before."""
         return now >= self._settled_at or not any(
-            not row.node and not row.leaving for model in self._models.values() for row in model.rows.values()
+            self._models[uid].unplaced() for uid in self._unplaced & self._models.keys()
         )
 
     def statuses(self) -> tuple[ModelStatus, ...]:
@@ -121,6 +114,7 @@ class ControlState(ControlTable):
                 if address not in self._nodes:
                     raise NotFound(f"there is no node {address!r} in the cluster")
                 self._nodes[address].draining = drain
+                self._touch_node(address)
             case Reported(address, report):
                 self._report(address, report, now)
             case SyncFailed(address):
@@ -133,16 +127,12 @@ class ControlState(ControlTable):
             case NodeLeft(address):
                 self._node_left(address, now)
             case ReplicasGone(address):
-                self._replicas_gone(address, self._away.pop(address, address), now)
+                node = self._away.pop(address, None)
+                if node is not None:
+                    self._replicas_gone(node, now)
             case Ticked():
                 pass
-        if self.settled(now):
-            self._place_unplaced()
-        self._move_from_draining(now)
-        self._forget_left()
-        instructions += self._syncs(repeat=isinstance(event, Ticked))
-        instructions += self._publications()
-        return instructions
+        return instructions + self._reconcile(now, place=self.settled(now), tick=isinstance(event, Ticked))
 
     # ---- events
 
@@ -151,15 +141,21 @@ class ControlState(ControlTable):
         if self._nodes and all(address in refusals for address in self._nodes):
             file_errors = [info for info in refusals.values() if info.code == ModelFileError.code]
             raise from_info((file_errors or list(refusals.values()))[0])
-        replaced = self._models.pop(spec.uid, None)
-        placement = place(spec, self._views(spec, refusals))
+        placement = self._place(spec, [spec.wish(number) for number in range(spec.replica)], refusals)
         if isinstance(placement, NoFit):
-            if replaced is not None:
-                self._models[spec.uid] = replaced
             raise DoesNotFit(placement.message)
+        self._drop(spec.uid)
         self._add(spec, refusals, now, f"launched with {spec.replica} replica{'s' if spec.replica > 1 else ''}")
-        for row, address in zip(self._models[spec.uid].rows.values(), placement.addresses, strict=True):
-            self._assign(row, address)
+        for row, spot in zip(self._models[spec.uid].rows.values(), placement.spots, strict=True):
+            self._assign(row, spot)
+
+    def _drop(self, uid: str) -> None:
+        """The model that failed altogether makes place for another one of its name."""
+        model = self._models.get(uid)
+        if model is not None:
+            for row in list(model.rows.values()):
+                self._delete_row(model, row)
+            del self._models[uid]
 
     def _add(self, spec: ModelSpec, refusals: dict[str, ErrorInfo], now: float, why: str) -> None:
         events = deque([ModelEvent(type="INFO", time=now, content=why)], maxlen=_EVENTS_KEPT)
@@ -171,8 +167,9 @@ class ControlState(ControlTable):
         model = self._running(uid)
         model.draining = True
         model.tell("INFO", now, why)
+        self._touched_models.add(uid)
         for row in model.rows.values():
-            row.leave(why, error)
+            self._leave(row, why, error)
 
     def _cancel(self, uid: str, now: float) -> None:
         model = self._running(uid)
@@ -188,13 +185,15 @@ class ControlState(ControlTable):
             )
         more = count - len(model.staying())
         if more > 0:
-            placement = place(model.spec, self._views(model.spec, model.refusals), more)
+            first = len(model.rows)
+            placement = self._place(model.spec, [model.spec.wish(first + number) for number in range(more)])
             if isinstance(placement, NoFit):
                 raise DoesNotFit(placement.message)
-            for address in placement.addresses:
-                self._assign(self._add_row(model), address)
+            for number, spot in enumerate(placement.spots):
+                self._assign(self._add_row(model, model.spec.wish(first + number)), spot)
         for replica_id in model.superfluous(max(0, -more)):
-            self._leave(model, replica_id)
+            self._remove_row(model, replica_id)
+        self._touched_models.add(uid)
         if count != model.spec.replica:
             model.tell("INFO", now, f"from {model.spec.replica} to {count} replicas")
         model.spec = replace(model.spec, replica=count)
@@ -210,25 +209,24 @@ class ControlState(ControlTable):
         if staying == [replica_id]:
             self._terminate(uid, now)
             return
-        self._leave(model, replica_id)
+        self._remove_row(model, replica_id)
         model.spec = replace(model.spec, replica=max(1, len(staying) - 1))
         model.tell("INFO", now, f"{replica_id} is removed")
 
-    def _leave(self, model: ModelRow, replica_id: str) -> None:
+    def _remove_row(self, model: ModelRow, replica_id: str) -> None:
         """The replica leaves, and with it the one that it was to succeed."""
         for row in model.rows.values():
             if replica_id in (row.replica.id, row.successor):
-                row.leave("removed")
+                self._leave(row, "removed")
 
     def _report(self, address: str, report: NodeReport, now: float) -> None:
         node = self._nodes.get(address)
         if node is None or node.report.boot != report.boot:
-            draining = node is not None and node.draining
-            node = self._nodes[address] = NodeRow(report, generation=self._next_generation(), draining=draining)
-            for row in adopt(self._models.values(), address, report):
-                self._models[row.replica.uid].tell(
-                    "INFO", now, f"{row.replica.id}: found running on {row.replica.node}"
-                )
+            before, node = node, NodeRow(report, generation=self._next_generation())
+            if before is not None:
+                node.draining, node.rows = before.draining, before.rows
+            self._nodes[address] = node
+            self._adopt(address, report, now)
             if not report.outlasts:
                 # What ends with its worker is not to be waited for.
                 self._settled_at = now
@@ -238,27 +236,31 @@ class ControlState(ControlTable):
         node.in_flight = node.behind = False
         if report.epoch == self.epoch:
             node.acked = max(node.acked, report.generation)
+        self._touch_node(address)
         for event in report.events:
             if event.number > node.last_event:
                 node.last_event = event.number
                 if event.uid in self._models:
                     self._models[event.uid].events.append(event.event)
-        reported = {row.incarnation: row for row in report.replicas}
-        for model in self._models.values():
-            for row in model.rows.values():
-                if row.node == address and row.incarnation in reported:
-                    self._update(model, row, reported[row.incarnation], now)
+                    self._touched_models.add(event.uid)
+        for reported in report.replicas:
+            row = node.rows.get(reported.incarnation)
+            if row is not None:
+                self._update(self._models[row.replica.uid], row, reported, now)
 
     def _update(self, model: ModelRow, row: ReplicaRow, reported: ReplicaReport, now: float) -> None:
         before = row.replica
-        row.memory_private = reported.memory_private
-        row.replica = replace(reported.replica, restarts=row.restarts + reported.replica.restarts)
+        row.heard(reported.replica, reported.memory_private)
         if row.leaving:
             row.replica = leaving(row.replica, before.message, before.error)
-        elif row.replica.state is ReplicaState.READY:
+        if row.replica != before:
+            self._touched_models.add(model.spec.uid)
+        if row.leaving:
+            return
+        if row.replica.state is ReplicaState.READY:
             for other in model.rows.values():
                 if other.successor == row.replica.id and not other.leaving:
-                    other.leave(f"succeeded by {row.replica.id}")
+                    self._leave(other, f"succeeded by {row.replica.id}")
         elif (
             row.replica.state is ReplicaState.FAILED
             and row.replica.error is not None
@@ -266,108 +268,42 @@ class ControlState(ControlTable):
         ):
             # The file is missing or broken there; perhaps another node has a good one.
             model.refusals[row.node] = row.replica.error
-            others = [address for address in self._nodes if address not in model.refusals]
-            if others and not isinstance(place(model.spec, self._views(model.spec, model.refusals), 1), NoFit):
+            if len(model.refusals) < len(self._nodes) and not isinstance(self._place(model.spec, [row.wish]), NoFit):
                 self._unassign(row, f"moving away from {row.replica.node}: {row.replica.error.message}")
                 model.tell("WARNING", now, f"{row.replica.id}: moving")
 
     def _node_left(self, address: str, now: float) -> None:
         node = self._nodes.pop(address, None)
+        self._views.pop(address, None)
         for model in self._models.values():
             model.refusals.pop(address, None)
-        label = node.report.inventory.label if node is not None else address
-        if node is not None and node.report.outlasts:
+        if node is None:
+            return
+        if node.report.outlasts:
             # Gateways go on using the replicas; their links tell whether they are there.
-            self._away[address] = label
+            self._away[address] = node
         else:
-            self._replicas_gone(address, label, now)
+            self._replicas_gone(node, now)
 
-    def _replicas_gone(self, address: str, label: str, now: float) -> None:
-        for model in self._models.values():
-            for row in model.rows.values():
-                if row.node == address:
-                    content = f"replica {row.replica.id}: node {label} left the cluster"
-                    model.tell("WARNING", now, content)
-                    if row.successor:
-                        row.leave(content)
-                    elif not row.leaving:
-                        self._unassign(row, content)
+    def _replicas_gone(self, node: NodeRow, now: float) -> None:
+        for row in list(node.rows.values()):
+            content = f"replica {row.replica.id}: node {node.label} left the cluster"
+            self._models[row.replica.uid].tell("WARNING", now, content)
+            if row.successor:
+                self._leave(row, content)
+            elif row.leaving:
+                self._touch(row)
+            else:
+                self._unassign(row, content)
 
-    # ---- reconcile
-
-    def _place_unplaced(self) -> None:
-        for model in self._models.values():
-            if model.draining:
-                continue
-            for row in model.rows.values():
-                if row.node or row.leaving:
-                    continue
-                placement = place(model.spec, self._views(model.spec, model.refusals), 1)
-                if isinstance(placement, NoFit):
-                    row.replica = replace(row.replica, message=placement.message)
-                else:
-                    self._assign(row, placement.addresses[0])
-
-    def _move_from_draining(self, now: float) -> None:
-        """A ready replica stays until another one of its model is ready elsewhere; any other simply moves."""
-        for address, node in self._nodes.items():
-            if not node.draining:
-                continue
-            for model in self._models.values():
-                for row in [row for row in model.staying() if row.node == address]:
-                    placement = place(model.spec, self._views(model.spec, model.refusals), 1)
-                    if isinstance(placement, NoFit):
-                        continue
-                    model.tell("INFO", now, f"{row.replica.id}: moving away from {node.report.inventory.label}")
-                    if row.replica.state is ReplicaState.READY:
-                        successor = self._add_row(model)
-                        row.successor = successor.replica.id
-                        self._assign(successor, placement.addresses[0])
-                    else:
-                        self._unassign(row, f"{node.report.inventory.label} is being drained")
-                        self._assign(row, placement.addresses[0])
-
-    def _forget_left(self) -> None:
-        """Drop the leaving replicas that no node runs any more, and terminated models with their last replica."""
-        for uid, model in list(self._models.items()):
-            for replica_id, row in list(model.rows.items()):
-                node = self._nodes.get(row.node)
-                if row.leaving and (node is None or not node.runs(row)):
-                    del model.rows[replica_id]
-            if model.draining and not model.rows:
-                del self._models[uid]
-
-    def _syncs(self, *, repeat: bool) -> Iterable[SendSync]:
-        wants: dict[str, list[ReplicaWant]] = {address: [] for address in self._nodes}
-        for model in self._models.values():
-            for row in model.rows.values():
-                if row.node in wants and not row.leaving:
-                    want = ReplicaWant(id=row.replica.id, incarnation=row.incarnation, spec=model.spec)
-                    wants[row.node].append(want)
-        for address, node in self._nodes.items():
-            changed = tuple(wants[address]) != node.wants
-            if changed:
-                node.generation = self._next_generation()
-                node.wants = tuple(wants[address])
-            late = repeat and not node.in_flight and (node.acked != node.generation or node.behind)
-            if changed or late:
-                node.in_flight = True
-                yield SendSync(address, Sync(epoch=self.epoch, generation=node.generation, wants=node.wants))
-
-    def _next_generation(self) -> int:
-        """Counted over all nodes, so that no node ever sees a lower one, not even one that left and came back."""
-        self._generations += 1
-        return self._generations
-
-    def _publications(self) -> Iterable[Publish]:
-        for uid, model in self._models.items():
-            status = model.status()
-            if self._published.get(uid) != status:
-                self._published[uid] = status
-                yield Publish(uid, status)
-        for uid in [uid for uid in self._published if uid not in self._models]:
-            del self._published[uid]
-            yield Publish(uid, None)
+    def _adopt(self, address: str, report: NodeReport, now: float) -> None:
+        """Give rows that have no ready process of their own to the processes that a new node tells of."""
+        for reported in report.replicas:
+            model = self._models.get(reported.replica.uid)
+            row = row_to_adopt(model, address, reported) if model is not None else None
+            if model is not None and row is not None:
+                self._give(model, row, address, reported)
+                model.tell("INFO", now, f"{row.replica.id}: found running on {row.replica.node}")
 
     def _persist(self) -> Persist:
         return Persist(tuple(model.spec for model in self._models.values() if not model.draining))

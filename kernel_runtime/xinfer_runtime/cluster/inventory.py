@@ -16,6 +16,7 @@ from xinfer_runtime.cluster.protocol import EngineSupport, Gpu, Inventory
 from xinfer_runtime.control_group import ROOT, memory_limit, usable_cores
 from xinfer_runtime.engines.registry import installed_engines
 from xinfer_runtime.errors import InvalidRequest
+from xinfer_runtime.labels import parse_labels
 
 logger = logging.getLogger("xinfer.agent")
 
@@ -85,17 +86,6 @@ def private_memory(pid: int) -> int:
     except psutil.Error:
         return 0
     return max(0, int(memory.rss) - int(getattr(memory, "shared", 0)))
-
-
-def parse_labels(text: str) -> dict[str, str]:
-    """`name=value,name=value` as a dict; raises InvalidRequest for anything else."""
-    labels = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        name, equals, value = (piece.strip() for piece in part.partition("="))
-        if not equals or not name or not value:
-            raise InvalidRequest(f"label {part!r:.100}: write name=value", param="labels")
-        labels[name] = value
-    return labels
 
 
 def _labels(environ: Mapping[str, str]) -> dict[str, str]:

@@ -16,11 +16,15 @@ METRIC: Final = "xinfer"
 
 
 class ReplicaWant(Struct, frozen=True, kw_only=True):
-    """A replica that a node is to run. A new `incarnation` under the same id replaces the process that is there."""
+    """A replica that a node is to run. A new `incarnation` under the same id replaces the process that is there.
+
+    `devices` are the UUIDs of the GPUs that it may use, and no others.
+    """
 
     id: str
     incarnation: str
     spec: ModelSpec
+    devices: tuple[str, ...] = ()
 
 
 class Sync(Struct, frozen=True, kw_only=True):
@@ -119,6 +123,21 @@ class Inspection(Struct, frozen=True, kw_only=True):
     report: NodeReport
     spec: ModelSpec | None = None
     error: ErrorInfo | None = None
+
+
+class NodeStatus(Struct, frozen=True, kw_only=True):
+    """A node as the controller knows it; `replicas` are the ids of those that it runs or will run."""
+
+    address: str
+    inventory: Inventory
+    draining: bool = False
+    replicas: tuple[str, ...] = ()
+
+
+class NodeList(Struct, frozen=True, kw_only=True):
+    """The answer to `xinfer_nodes`."""
+
+    nodes: tuple[NodeStatus, ...]
 
 
 class Answer(Struct, frozen=True, kw_only=True):

@@ -13,15 +13,15 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-from xinfer_runtime.catalog.inspect import inspect
 from xinfer_runtime.cluster import agent_events as events
 from xinfer_runtime.cluster.agent_events import Drain, Event, Kill, Start
 from xinfer_runtime.cluster.agent_state import AgentState
 from xinfer_runtime.cluster.child_process import child_command
 from xinfer_runtime.cluster.core_shares import core_shares
 from xinfer_runtime.cluster.credentials import TlsCredentials
-from xinfer_runtime.cluster.inventory import NodeSurvey, machine_memory, private_memory
-from xinfer_runtime.cluster.placement import headroom
+from xinfer_runtime.cluster.gpu_visibility import visible_devices
+from xinfer_runtime.cluster.inspection import inspect_file
+from xinfer_runtime.cluster.inventory import NodeSurvey, private_memory
 from xinfer_runtime.cluster.protocol import Inspection, NodeReport, ReplicaReport, Sync, decode, encode
 from xinfer_runtime.cluster.replica_process import ReplicaProcess
 from xinfer_runtime.cluster.replica_protocol import (
@@ -34,7 +34,7 @@ from xinfer_runtime.cluster.replica_protocol import (
     ReplicaLine,
 )
 from xinfer_runtime.control_group import usable_cores
-from xinfer_runtime.errors import EngineError, XinferError
+from xinfer_runtime.errors import XinferError
 from xinfer_runtime.messages import ModelSpec
 
 logger = logging.getLogger("xinfer.agent")
@@ -94,7 +94,7 @@ class ReplicaHost:
         """Look at a model's file; returns an encoded Inspection."""
         report = decode(self.report(), NodeReport)
         try:
-            found = await _inspect_file(decode(spec, ModelSpec), _room())
+            found = await inspect_file(decode(spec, ModelSpec), report.inventory)
         except XinferError as error:
             return encode(Inspection(report=report, error=error.info))
         return encode(Inspection(report=report, spec=found))
@@ -169,6 +169,7 @@ class ReplicaHost:
             self._logs / f"replica-{_file_name(wanted.id)}.log",
             on_line=lambda line: self._heard(number, line),
             on_exit=lambda returncode, tail: self._handle(events.Exited(number, returncode, tail)),
+            environment=visible_devices(wanted.devices, self._survey.gpus()),
         )
         self._share_cores()
         try:
@@ -178,7 +179,7 @@ class ReplicaHost:
                 host=self._address,
                 token=start.token,
                 credentials=self._credentials,
-                spec=await _inspect_file(wanted.spec),
+                spec=await inspect_file(wanted.spec),
                 cores=self._shares[number],
             )
             await process.run(self._command or child_command("xinfer_runtime.cluster.replica_main"), config)
@@ -222,23 +223,6 @@ class ReplicaHost:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("a task of the node's replicas failed", exc_info=error)
-
-
-async def _inspect_file(spec: ModelSpec, room: int | None = None) -> ModelSpec:
-    """The spec with what its file on this node says. Raises XinferError alone."""
-    try:
-        return await asyncio.to_thread(inspect, spec, room)
-    except XinferError:
-        raise
-    except Exception as error:
-        logger.exception("looking at the file of %s", spec.uid)
-        raise EngineError(f"the file of {spec.uid!r} could not be looked at: {error!r}") from error
-
-
-def _room() -> int:
-    """Bytes that one more replica may take on this node."""
-    total, available = machine_memory()
-    return max(0, available - headroom(total))
 
 
 def _file_name(replica_id: str) -> str:

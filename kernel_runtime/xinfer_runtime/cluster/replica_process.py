@@ -5,7 +5,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -30,6 +30,7 @@ _CHUNK = 65536
 
 class ReplicaProcess:
     """`on_line` gets what the replica says, `on_exit` its return code (None: never started) and the end of its stderr.
+    `environment` is added to what a child may see of this process's own.
 
     Both are called on the event loop.
     """
@@ -40,11 +41,13 @@ class ReplicaProcess:
         log_file: Path,
         on_line: Callable[[ReplicaLine], None],
         on_exit: Callable[[int | None, str], None],
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._id = replica_id
         self._log = BoundedLog(log_file)
         self._on_line = on_line
         self._on_exit = on_exit
+        self._environment = dict(environment or {})
         self._process: asyncio.subprocess.Process | None = None
         self._tail = b""
         self._unwanted = False
@@ -62,7 +65,7 @@ class ReplicaProcess:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                env=child_environment(os.environ),
+                env=child_environment(os.environ, **self._environment),
                 start_new_session=True,
                 limit=LINE_LIMIT,
             )
