@@ -71,6 +71,7 @@ def completions(**fields: Any) -> list[GenerateRequest]:
         ({"modalities": ["text", "audio"]}, "modalities"),
         ({"tools": [{"type": "function", "function": {}}]}, "tools[0].function.name"),
         ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"stream_options": {"include_obfuscation": True}, "stream": True}, "stream_options"),
         ({"dry_multiplier": -1}, "dry_multiplier"),
         ({"dry_base": 0.5}, "dry_base"),
         ({"dry_multiplier": 1, "dry_sequence_breakers": [""]}, "dry_sequence_breakers"),

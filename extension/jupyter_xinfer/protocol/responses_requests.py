@@ -7,7 +7,7 @@ from msgspec import Meta, Struct
 
 from jupyter_xinfer.protocol.chat_messages import ContentPart, FunctionCall, Message, MessageToolCall
 from jupyter_xinfer.protocol.openai_requests import ChatRequest
-from jupyter_xinfer.protocol.sampling_fields import PositiveInt, Probability, Temperature
+from jupyter_xinfer.protocol.sampling_fields import PlainStreamOptions, PositiveInt, Probability, Temperature
 from jupyter_xinfer.protocol.structured_output import JsonSchemaFormat, ResponseFormat
 from jupyter_xinfer.protocol.tools import FunctionTool, NamedChoice, NamedFunction, Tool
 from xinfer_runtime.errors import InvalidRequest
@@ -91,7 +91,7 @@ class ResponsesRequest(Struct, kw_only=True, forbid_unknown_fields=True):
     reasoning: ReasoningOptions | None = None
     store: bool | None = None
     stream: bool | None = None
-    stream_options: dict[str, Any] | None = None
+    stream_options: PlainStreamOptions | None = None
     metadata: dict[str, str] | None = None
     user: str | None = None
     safety_identifier: str | None = None

@@ -25,9 +25,16 @@ MAX_CHOICES = 128
 """Choices that one request may ask for, over all of its prompts: OpenAI's bound of `n`."""
 
 
-class StreamOptions(Struct, forbid_unknown_fields=True):
-    include_usage: bool = False
+class PlainStreamOptions(Struct, forbid_unknown_fields=True):
     include_obfuscation: bool = False
+
+    def __post_init__(self) -> None:
+        if self.include_obfuscation:
+            raise ValueError("This server pads no events: `include_obfuscation` cannot be true")
+
+
+class StreamOptions(PlainStreamOptions, forbid_unknown_fields=True):
+    include_usage: bool = False
 
 
 class SamplingFields(GuidedFields, kw_only=True, forbid_unknown_fields=True):
