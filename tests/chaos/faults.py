@@ -92,7 +92,8 @@ async def cut_node_off(site: Site, rng: random.Random) -> str:
 
 async def fill_disk(site: Site, rng: random.Random) -> str:
     """The disk of a node is full while its replica dies and is started again."""
-    node = rng.choice(sorted(site.nodes))
+    replica = rng.choice(await site.replicas())
+    node = replica["node"]
     home = site.home_of(node)
     (home / "logs").mkdir(exist_ok=True)
     _run("mount", "-t", "tmpfs", "-o", "size=256k", "none", str(home / "logs"))
@@ -100,7 +101,6 @@ async def fill_disk(site: Site, rng: random.Random) -> str:
         with suppress(OSError), (home / "logs" / "ballast").open("wb", buffering=0) as ballast:
             while ballast.write(bytes(4096)):
                 pass
-        replica = next(replica for replica in await site.replicas() if replica["node"] == node)
         await _kill_replica(site, replica)
         await site.whole()
     finally:

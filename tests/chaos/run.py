@@ -45,6 +45,8 @@ class Report:
     tokens: int = 0
     episodes: list[Episode] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
+    """Faults after which the site was not whole again in time."""
     left_behind: list[str] = field(default_factory=list)
     seconds_p50: float = 0.0
     seconds_max: float = 0.0
@@ -75,8 +77,12 @@ async def run(
             fault = possible[turn] if turn < len(possible) else rng.choice(possible)
             turn += 1
             await asyncio.sleep(CALM)
-            report.episodes.append(await _episode(site, load, fault, rng))
-            print(_line(report.episodes[-1]), file=sys.stderr, flush=True)
+            try:
+                report.episodes.append(await _episode(site, load, fault, rng))
+                print(_line(report.episodes[-1]), file=sys.stderr, flush=True)
+            except Exception as error:  # what goes on is the load
+                report.broken.append(f"{fault.name}: {error!r}")
+                print(report.broken[-1], file=sys.stderr, flush=True)
         await load.stop()
         report.minutes = (time.monotonic() - started) / 60
         report.requests = dict(load.tally.counts)
@@ -119,7 +125,9 @@ def main() -> int:
     print(text)
     if arguments.report:
         arguments.report.write_text(text + "\n")
-    return 0 if not report.left_behind and not {"lost", "other text"} & set(report.requests) else 1
+    return (
+        0 if not report.left_behind and not report.broken and not {"lost", "other text"} & set(report.requests) else 1
+    )
 
 
 if __name__ == "__main__":

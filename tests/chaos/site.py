@@ -103,6 +103,11 @@ class Site:
 
     # ---- what there is
 
+    @property
+    def address(self) -> str:
+        """The scheduler's."""
+        return f"tls://{self.host}:{self._port}"
+
     async def replicas(self) -> list[dict[str, Any]]:
         """As the model's page shows them; raises httpx errors where no server answers."""
         gateway = next(gateway for gateway in self.gateways if gateway.up)
@@ -128,16 +133,21 @@ class Site:
         """
         started = time.monotonic()
         await until(self._two_ready, "two replicas are ready")
-        replicas = await self.replicas()
-        if len({replica["node"] for replica in replicas}) == 1:
-            client = next(gateway.client for gateway in self.gateways if gateway.up)
-            added = await client.post(f"v1/models/{MODEL}/replicas", json={})
-            assert added.status_code == 200, added.text
-            await until(lambda: self._two_ready(3), "a third replica is ready")
-            removed = await client.delete(f"v1/models/{MODEL}/replicas/{replicas[0]['replica_id']}")
-            assert removed.status_code == 200, removed.text
+        while len(nodes := {replica["node"] for replica in await self.replicas()}) == 1:
+            if time.monotonic() > started + WAIT:
+                raise TimeoutError(f"not within {WAIT:.0f} s: a replica on another node than {nodes}")
+            await self._spread()
             await until(self._two_ready, "two replicas are ready")
         return time.monotonic() - started
+
+    async def _spread(self) -> None:
+        replicas = await self.replicas()
+        client = next(gateway.client for gateway in self.gateways if gateway.up)
+        added = await client.post(f"v1/models/{MODEL}/replicas", json={})
+        assert added.status_code == 200, added.text
+        await until(lambda: self._two_ready(3), "a third replica is ready")
+        removed = await client.delete(f"v1/models/{MODEL}/replicas/{replicas[0]['replica_id']}")
+        assert removed.status_code == 200, removed.text
 
     async def _two_ready(self, count: int = 2) -> bool:
         for gateway in self.gateways:
@@ -160,6 +170,7 @@ class Site:
     def _program(self, name: str, home: Path, *arguments: str, prefix: tuple[str, ...] = ()) -> Program:
         home.mkdir(parents=True, exist_ok=True)
         env = {"XINFER_HOME": str(home), "PATH": os.environ["PATH"], "HOME": str(self.folder)}
+        env |= {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
         return Program(name, [str(SCRIPT), *arguments], env, self.folder / f"{name}.log", prefix)
 
     def _gateway(self, name: str) -> Gateway:
@@ -169,7 +180,7 @@ class Site:
             f"jupyter-{name}",
             folder / "home",
             *("local", "--host", "127.0.0.1", "--port", str(port), "--allow-root"),
-            f"--scheduler=tls://{self.host}:{self._port}",
+            f"--scheduler={self.address}",
             f"--ServerApp.root_dir={folder}",
             *(f"--XinferApp.tls_{part}_file={tls / part}.pem" for part in ("ca", "cert", "key")),
         )

@@ -14,4 +14,5 @@ async def test_no_failure_reaches_a_client(tmp_path: Path) -> None:
     problems = [problem for episode in report.episodes for problem in episode.problems]
     assert report.requests["completed"] > 50
     assert not {"lost", "other text", "retryable"} & set(report.requests), problems
+    assert not report.broken
     assert not report.left_behind

@@ -1,0 +1,127 @@
+"""How soon a gateway knows that a replica is gone: killed, silent, or on a node that is cut off.
+
+    python -m tests.chaos.detection
+
+This process does what a Jupyter server does: it keeps the watch of the controller's table and a link to each replica.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+from tests.chaos.site import MODEL, Site
+
+from xinfer_runtime.cluster.authority import find_credentials
+from xinfer_runtime.cluster.session import ClusterSession
+from xinfer_runtime.messages import Replica
+from xinfer_runtime.routing.link import Link
+
+REPEATS = 10
+
+
+class Watch:
+    """A gateway's session, and a link to one replica at a time."""
+
+    def __init__(self, session: ClusterSession) -> None:
+        self._session = session
+        self._context = session.credentials.client_context()
+
+    def replica_on(self, node: str) -> Replica:
+        return next(replica for replica in self._session.models[MODEL].replicas if replica.node == node)
+
+    async def link_lost(self, node: str, inject: Callable[[Replica], None]) -> float:
+        """Seconds from `inject` until the link to the node's replica is lost."""
+        replica = self.replica_on(node)
+        link = await Link.connect(replica.address, replica.token, replica.id, self._context)
+        # Not in step with the link's pings.
+        await asyncio.sleep(time.time() % 1 + 0.5)
+        inject(replica)
+        started = time.monotonic()
+        await link.closed.wait()
+        seconds = time.monotonic() - started
+        await link.close()
+        return seconds
+
+    async def table_changed(self, node: str, inject: Callable[[Replica], None]) -> float:
+        """Seconds from `inject` until the pushed table shows that the replica is not ready."""
+        replica = self.replica_on(node)
+        inject(replica)
+        started = time.monotonic()
+        await self._session.wait_until(
+            MODEL, lambda model: model is not None and replica.token not in {r.token for r in model.replicas}, 60
+        )
+        return time.monotonic() - started
+
+
+def kill(replica: Replica) -> None:
+    os.kill(replica.pid, signal.SIGKILL)
+
+
+def stop(replica: Replica) -> None:
+    os.kill(replica.pid, signal.SIGSTOP)
+
+
+async def measure(folder: Path) -> dict[str, list[float]]:
+    site = Site(folder)
+    found: dict[str, list[float]] = {}
+    try:
+        await site.start()
+        credentials = find_credentials(site.home)
+        assert credentials is not None
+        session = ClusterSession(site.address, credentials)
+        await session.connect()
+        watch = Watch(session)
+        found["killed, by its link"] = await _repeat(site, lambda: watch.link_lost("one", kill))
+        found["killed, by the table"] = await _repeat(site, lambda: watch.table_changed("one", kill))
+        found["stopped, by its link"] = await _repeat(site, lambda: _stopped(watch))
+        machine = site.machine
+        if machine is not None:
+            found["cut off, by its link"] = await _repeat(
+                site, lambda: watch.link_lost("two", lambda _replica: machine.cut()), machine.mend
+            )
+        await session.close()
+    finally:
+        assert not await site.close()
+    return found
+
+
+async def _stopped(watch: Watch) -> float:
+    pid = watch.replica_on("one").pid
+    try:
+        return await watch.link_lost("one", stop)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+async def _repeat(
+    site: Site, once: Callable[[], Awaitable[float]], mend: Callable[[], None] = lambda: None
+) -> list[float]:
+    times = []
+    for _ in range(REPEATS):
+        times.append(await once())
+        mend()
+        await asyncio.sleep(0.5)
+        await site.whole()
+    return times
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory() as scratch:
+        found = asyncio.run(measure(Path(scratch)))
+    for name, times in found.items():
+        print(f"{name}: median {statistics.median(times):.3f} s, most {max(times):.3f} s, of {len(times)}")
+    print(json.dumps({name: [round(seconds, 4) for seconds in times] for name, times in found.items()}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
