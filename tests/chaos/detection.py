@@ -21,6 +21,7 @@ from tests.chaos.site import MODEL, Site
 
 from xinfer_runtime.cluster.authority import find_credentials
 from xinfer_runtime.cluster.session import ClusterSession
+from xinfer_runtime.errors import ReplicaLost
 from xinfer_runtime.messages import Replica
 from xinfer_runtime.routing.link import Link
 
@@ -39,8 +40,7 @@ class Watch:
 
     async def link_lost(self, node: str, inject: Callable[[Replica], None]) -> float:
         """Seconds from `inject` until the link to the node's replica is lost."""
-        replica = self.replica_on(node)
-        link = await Link.connect(replica.address, replica.token, replica.id, self._context)
+        replica, link = await self._connect(node)
         # Not in step with the link's pings.
         await asyncio.sleep(time.time() % 1 + 0.5)
         inject(replica)
@@ -49,6 +49,15 @@ class Watch:
         seconds = time.monotonic() - started
         await link.close()
         return seconds
+
+    async def _connect(self, node: str) -> tuple[Replica, Link]:
+        while True:
+            replica = self.replica_on(node)
+            try:
+                return replica, await Link.connect(replica.address, replica.token, replica.id, self._context)
+            except ReplicaLost:
+                # The table is still that of a moment ago.
+                await asyncio.sleep(0.1)
 
     async def table_changed(self, node: str, inject: Callable[[Replica], None]) -> float:
         """Seconds from `inject` until the pushed table shows that the replica is not ready."""

@@ -54,6 +54,8 @@ class Actions:
     def __init__(self, table: Table) -> None:
         self._table = table
         self._launching: dict[str, set[asyncio.Task[Answer]]] = {}
+        self.waiting = 0
+        """Launches that wait for the cluster's first node."""
         self.handlers: dict[str, Callable[..., Awaitable[bytes]]] = {
             "xinfer_launch": self._launch,
             "xinfer_cancel": self._cancel,
@@ -120,7 +122,11 @@ class Actions:
         state = self._table.state
         await self._table.until(lambda: not state.draining(spec.uid), DRAIN_WAIT)
         state.check_launch(spec)
-        await self._table.until(lambda: bool(state.nodes()), NODE_WAIT)
+        self.waiting += 1
+        try:
+            await self._table.until(lambda: bool(state.nodes()), NODE_WAIT)
+        finally:
+            self.waiting -= 1
         addresses = state.nodes()
         inspections = await asyncio.gather(*(self._table.inspect(address, spec) for address in addresses))
         refusals: dict[str, ErrorInfo] = {}

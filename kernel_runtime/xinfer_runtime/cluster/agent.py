@@ -15,6 +15,7 @@ from distributed.diagnostics.plugin import WorkerPlugin
 
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.cluster.inventory import NodeSurvey
+from xinfer_runtime.cluster.lease import Lease
 from xinfer_runtime.cluster.protocol import METRIC, NodeReport, decode
 from xinfer_runtime.cluster.replica_host import ReplicaHost
 from xinfer_runtime.errors import EngineError
@@ -79,6 +80,7 @@ class NodeAgent(WorkerPlugin):
     async def setup(self, worker: "Worker") -> None:
         self._worker = worker
         self._own: ReplicaHost | None = None
+        self._lease: Lease | None = None
         self._host: _Host
         if os.environ.get(HOSTED):
             self._host = _NannysHost(worker.rpc(str(worker.nanny)))
@@ -87,6 +89,7 @@ class NodeAgent(WorkerPlugin):
             credentials = _credentials_of(worker)
             address = get_address_host(worker.address)
             survey = await asyncio.to_thread(NodeSurvey, _label_of(worker), address, home)
+            self._lease = Lease(worker)
             self._host = self._own = ReplicaHost(survey, address, home / "logs", credentials, command=self._command)
         worker.handlers["xinfer_sync"] = self._sync
         worker.handlers["xinfer_inspect"] = self._inspect
@@ -100,6 +103,9 @@ class NodeAgent(WorkerPlugin):
         if self._own is not None:
             await self._own.close(SHUTDOWN_DRAIN)
         self._reporter.cancel()
+        await asyncio.gather(self._reporter, return_exceptions=True)
+        if self._lease is not None:
+            await self._lease.release()
         for name in ("xinfer_sync", "xinfer_inspect"):
             worker.handlers.pop(name, None)
         worker.metrics.pop(METRIC, None)
@@ -136,7 +142,10 @@ class NodeAgent(WorkerPlugin):
         self._last = {"boot": described.boot, "seq": described.seq}
         try:
             call = self._worker.scheduler.xinfer_report(address=self._worker.address, report=report)
-            return isinstance(await asyncio.wait_for(call, _RPC_TIMEOUT), str)
+            taken = isinstance(await asyncio.wait_for(call, _RPC_TIMEOUT), str)
+            if self._lease is not None:
+                await self._lease.set(bool(described.replicas))
+            return taken
         except Exception as error:  # Dask raises whatever the scheduler raised
             logger.info("the controller did not take a report, will try again: %r", error)
             return False

@@ -57,9 +57,7 @@ class ControlState(Reconciler):
 
     def settled(self, now: float) -> bool:
         """Whether nodes had the time to say which restored models they still run; nothing is placed before."""
-        return now >= self._settled_at or not any(
-            self._models[uid].unplaced() for uid in self._unplaced & self._models.keys()
-        )
+        return now >= self._settled_at or not self.unplaced()
 
     def statuses(self) -> tuple[ModelStatus, ...]:
         """The table as watchers see it."""

@@ -55,6 +55,10 @@ class ControlTable:
         """The addresses of the nodes that run or will run replicas."""
         return frozenset(address for address, node in self._nodes.items() if node.rows)
 
+    def unplaced(self) -> int:
+        """How many replicas wait for a node."""
+        return sum(len(self._models[uid].unplaced()) for uid in self._unplaced & self._models.keys())
+
     def find_nodes(self, name: str) -> tuple[str, ...]:
         """The addresses of the nodes with this address or label. Raises NotFound, naming those there are."""
         labels = {address: node.label for address, node in self._nodes.items()}

@@ -93,9 +93,12 @@ class Controller(SchedulerPlugin):
         self._retire_workers = scheduler.retire_workers
         # An administrator's own way to take workers away: their replicas are to be ready elsewhere first.
         vars(scheduler)["retire_workers"] = self._move_and_retire
+        self._adaptive_target = scheduler.adaptive_target
+        vars(scheduler)["adaptive_target"] = self._workers_wanted
         scheduler.handlers.update(
             self._actions.handlers,
             retire_workers=self._move_and_retire,
+            adaptive_target=self._workers_wanted,
             xinfer_report=self._report,
             xinfer_get=self._get,
             xinfer_watch=self._watch,
@@ -117,6 +120,11 @@ class Controller(SchedulerPlugin):
         finally:
             for address in set(moving) & set(self._scheduler.workers) & set(self.state.nodes()):
                 self.handle(DrainAsked(address, drain=False))
+
+    def _workers_wanted(self, *arguments: Any, **options: Any) -> int:
+        """Dask's `Scheduler.adaptive_target`: at least those that serve, and one for each replica without a place."""
+        serving = len(self.state.busy_nodes()) + self.state.unplaced() + min(self._actions.waiting, 1)
+        return max(self._adaptive_target(*arguments, **options), serving)
 
     async def close(self) -> None:
         for task in self._tasks:
