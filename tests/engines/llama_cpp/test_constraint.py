@@ -8,10 +8,11 @@ from typing import Any
 import llama_cpp  # noqa: F401
 import numpy as np
 import pytest
+from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 from xinfer_runtime.engines.llama_cpp import constraint_grammar as limits
 from xinfer_runtime.engines.llama_cpp.constraint import OutputConstraint
-from xinfer_runtime.engines.llama_cpp.constraint_compiler import CACHED_GRAMMARS, ConstraintCompiler
+from xinfer_runtime.engines.llama_cpp.constraint_compiler import CACHED_GRAMMARS, ConstraintCompiler, _Tokens
 from xinfer_runtime.engines.llama_cpp.sampler import Sampler, sample
 from xinfer_runtime.errors import InvalidRequest
 from xinfer_runtime.messages import Constraint, ConstraintKind, SamplingParams
@@ -225,6 +226,45 @@ def test_a_grammar_is_compiled_once_and_its_states_are_apart() -> None:
     for n in range(CACHED_GRAMMARS + 5):
         subject.compile(Constraint(ConstraintKind.CHOICE, [str(n)]))
     assert len(subject._compiled) == CACHED_GRAMMARS
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "[a-z ]{3,30}[.]",
+        "[^,]{2,25}",
+        r"\w+( \w+){1,5}",
+        "[A-Za-z0-9_ ]{13}",
+        "(a|b c|_){4,9}",
+        "[^.;]{12,14}",
+        ".{1,40}",
+    ],
+)
+def test_what_is_let_through_as_a_whole_is_what_would_be_let_through_one_by_one(expression: str) -> None:
+    chance = random.Random(1)
+    symbols = 'abcxyzABC019_ .,;:-"\\\n好'
+    words = {"".join(chance.choices(symbols, k=chance.randrange(2, 18))).encode() for _ in range(800)}
+    words |= {"".join(chance.choices("abc ", k=chance.randrange(2, 18))).encode() for _ in range(800)}
+    pieces = [*(bytes([byte]) for byte in range(256)), *sorted(words), b""]
+    end = len(pieces) - 1
+    state = ConstraintCompiler(pieces.__getitem__, len(pieces), frozenset({end})).compile(
+        Constraint(ConstraintKind.REGEX, expression)
+    )
+    plain = LLTokenizer(TokenizerWrapper(_Tokens(pieces.__getitem__, len(pieces), [end])), eos_token=[end], slices=[])
+    reference = LLMatcher(plain, LLMatcher.grammar_from_regex(expression), log_level=0)
+    for _ in range(40):
+        logits = np.zeros(len(pieces), dtype=np.float32)
+        state.rule_out(logits)
+        bits = np.unpackbits(np.frombuffer(reference.compute_bitmask(), dtype=np.uint8), bitorder="little")
+        expected = np.flatnonzero(bits[: len(pieces)]).tolist()
+        assert np.flatnonzero(np.isfinite(logits)).tolist() == expected
+        token = chance.choice(expected)
+        if token == end:
+            break
+        state.accept(token)
+        assert reference.consume_token(token)
+        if state.complete:
+            break
 
 
 def test_a_bias_cannot_break_a_constraint() -> None:

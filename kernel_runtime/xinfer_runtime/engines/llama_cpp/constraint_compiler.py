@@ -10,7 +10,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 from xinfer_runtime.engines.llama_cpp.constraint import OutputConstraint, reason
 from xinfer_runtime.engines.llama_cpp.constraint_grammar import PARAM, call_or_text, grammar_of
 from xinfer_runtime.errors import InvalidRequest
-from xinfer_runtime.messages import Constraint
+from xinfer_runtime.messages import Constraint, ConstraintKind
 
 CACHED_GRAMMARS = 64
 
@@ -21,6 +21,20 @@ _LIMITS = LLParserLimits(
     max_lexer_states=20_000,
     verbose_errors=False,
 )
+_SLICES = [
+    *(f"[{characters}]{{1,12}}" for characters in ("a-z", "a-z ", "a-zA-Z", "a-zA-Z ", "a-zA-Z0-9_", "a-zA-Z0-9_ ")),
+    r'[^"\\,.;:\x00-\x1F\x7F]{1,12}',
+    *LLTokenizer.general_slices(),
+]
+"""Parts of the vocabulary that are let through as a whole where an expression takes whatever is in them, and walked
+token by token elsewhere. Counted classes, `[a-z ]{20,200}`, have a state for every count, so that nothing learnt of one
+state helps at the next. Each token is in the first part that it matches; the narrow ones come first. llguidance's own
+serve JSON strings.
+"""
+
+_EXPRESSIONS = frozenset({ConstraintKind.REGEX, ConstraintKind.GRAMMAR})
+"""For these alone: to divide a vocabulary takes as long as to read it."""
+
 _SPECIAL = b"\xff"
 """llguidance takes tokens that begin with this byte, which no text has, for control tokens."""
 
@@ -36,6 +50,7 @@ class ConstraintCompiler:
         self._size = size
         self._ends = sorted(end_of_generation)
         self._tokenizer: LLTokenizer | None = None
+        self._sliced: LLTokenizer | None = None
         self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
 
     def compile(self, constraint: Constraint, tools: Sequence[dict[str, Any]] = ()) -> OutputConstraint:
@@ -43,16 +58,16 @@ class ConstraintCompiler:
 
         Raises InvalidRequest, with the reason, for a constraint that is invalid, not supported or too complex.
         """
-        return self._start(grammar_of(constraint, tools), f"this {constraint.kind}")
+        return self._start(
+            grammar_of(constraint, tools), f"this {constraint.kind}", sliced=constraint.kind in _EXPRESSIONS
+        )
 
     def compile_calls(self, tools: Sequence[dict[str, Any]]) -> OutputConstraint:
         """The beginning of a text, or of one call as JSON. Raises InvalidRequest for tools that cannot be kept to."""
         return self._start(call_or_text(tools), "these tools")
 
-    def _start(self, grammar: str, what: str) -> OutputConstraint:
-        if self._tokenizer is None:
-            self._tokenizer = self._make_tokenizer()
-        fresh = partial(LLMatcher, self._tokenizer, grammar, log_level=0, limits=_LIMITS)
+    def _start(self, grammar: str, what: str, sliced: bool = False) -> OutputConstraint:
+        fresh = partial(LLMatcher, self._tokenizer_for(sliced), grammar, log_level=0, limits=_LIMITS)
         matcher = self._compiled.pop(grammar, None)
         if matcher is None or _exhausted(matcher):
             matcher = fresh()
@@ -64,10 +79,19 @@ class ConstraintCompiler:
             self._compiled.popitem(last=False)
         return OutputConstraint(matcher.deep_copy(), fresh)
 
-    def _make_tokenizer(self) -> LLTokenizer:
-        if not self._ends:
-            raise InvalidRequest("This model has no token that ends an output, so none can be constrained", param=PARAM)
-        return LLTokenizer(TokenizerWrapper(_Tokens(self._piece, self._size, self._ends)), eos_token=self._ends)
+    def _tokenizer_for(self, sliced: bool) -> LLTokenizer:
+        if self._tokenizer is None:
+            if not self._ends:
+                raise InvalidRequest(
+                    "This model has no token that ends an output, so none can be constrained", param=PARAM
+                )
+            tokens = _Tokens(self._piece, self._size, self._ends)
+            self._tokenizer = LLTokenizer(TokenizerWrapper(tokens), eos_token=self._ends)
+        if not sliced:
+            return self._tokenizer
+        if self._sliced is None:
+            self._sliced = self._tokenizer.with_slices(_SLICES)
+        return self._sliced
 
 
 def _exhausted(matcher: LLMatcher) -> bool:
