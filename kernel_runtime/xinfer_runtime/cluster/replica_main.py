@@ -5,6 +5,7 @@ stays small, and can run from another environment than the node's.
 """
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -118,6 +119,9 @@ class Replica:
         except Exception as error:
             logger.exception("loading %s", spec.uid)
             raise EngineError(f"{spec.engine} failed to load {spec.uid!r}: {error!r}") from error
+        # What was made until now stays: a collector that looks at it again and again stops the tokens for milliseconds.
+        gc.collect()
+        gc.freeze()
         self._server.engine = engine
         self._say(ReadyLine(info))
         return engine

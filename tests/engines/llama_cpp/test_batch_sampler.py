@@ -27,7 +27,7 @@ def test_the_same_tokens_and_likelihoods_however_many_threads_there_are(rows: in
     logits = np.random.default_rng(1).standard_normal((rows, VOCABULARY), dtype=np.float32) * 3
     logits[rows // 2] = np.nan
     found = []
-    for threads in (1, 3, 8):
+    for threads in (1, 2, 8):
         own = samplers(rows)
         with BatchSampler(threads) as sampler:
             tokens = sampler.sample(logits.copy(), own)
@@ -38,8 +38,8 @@ def test_the_same_tokens_and_likelihoods_however_many_threads_there_are(rows: in
 
 
 def test_every_row_is_in_one_part() -> None:
-    with BatchSampler(3) as sampler:
+    with BatchSampler(2) as sampler:
         for rows in (2, 3, 10, 64):
             parts = sampler._parts(VOCABULARY * 10, samplers(rows))
             assert [row for start, end in parts for row in range(start, end)] == list(range(rows))
-            assert len(parts) == min(3, rows)
+            assert len(parts) == 2

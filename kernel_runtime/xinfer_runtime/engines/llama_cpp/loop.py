@@ -138,7 +138,8 @@ class EngineLoop:
             self._tell()
             return
         self._context.compact(self._scheduler.running_slots)
-        works = sorted(step.work, key=lambda work: self._context.rank(work.sequence.slot))
+        rank = self._context.rank
+        works = sorted(step.work, key=lambda work: rank(work.sequence.slot))
         for group in by_adapter(works, self._context.adapter):
             self._context.use_adapter(group[0].adapter)
             for indexes in self._context.passes([work.count for work in group]):

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import llama_cpp
 import numpy as np
@@ -123,8 +123,7 @@ def _metadata(handle: int, key: str) -> str:
     return buffer.value.decode("utf-8", errors="replace") if length >= 0 else ""
 
 
-@dataclass(frozen=True)
-class Chunk:
+class Chunk(NamedTuple):
     """Consecutive tokens of one sequence in a batch: `tokens[i]` is at position `start + i` of sequence `slot`."""
 
     slot: int

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _BLOCK = 512
+_HEAD = 512
 
 
 def largest(values: NDArray[np.float32], count: int) -> NDArray[np.int64]:
@@ -25,13 +26,26 @@ def nucleus(logits: NDArray[np.float32], mass: float) -> NDArray[np.int64]:
     """
     gaps = logits.max() - logits
     # Values sort forty times faster than indices: with vector instructions, as there is nothing to carry along.
-    ordered = np.sort(gaps)
-    last = _reaching(np.exp(-ordered), mass, "left")
-    edge = ordered[last]
+    edge, last = _edge(gaps, mass)
     inside = gaps < edge
     tied = np.flatnonzero(gaps == edge)
     inside[tied[: last + 1 - int(np.count_nonzero(inside))]] = True
     return np.flatnonzero(inside)
+
+
+def _edge(gaps: NDArray[np.float32], mass: float) -> tuple[np.float32, int]:
+    """The gap at which the sum of exp(-gap) over gaps (n,), smallest first, reaches `mass` of the whole; its rank."""
+    if len(gaps) > 4 * _HEAD:
+        # A model that knows what it wants has the mass in few tokens: they need not be found by sorting all.
+        head = np.sort(np.partition(gaps, _HEAD)[:_HEAD])
+        sums = np.cumsum(np.exp(-head), dtype=np.float64)
+        target = mass * float(np.exp(-gaps).sum(dtype=np.float64))
+        if sums[-1] > target * (1 + 1e-6):
+            last = int(np.searchsorted(sums, target))
+            return head[last], last
+    ordered = np.sort(gaps)
+    last = _reaching(np.exp(-ordered), mass, "left")
+    return ordered[last], last
 
 
 def pick(weights: NDArray[np.float32], point: float) -> int:
@@ -46,8 +60,10 @@ def _reaching(weights: NDArray[np.float32], point: float, side: Literal["left", 
     """
     start, base, total = 0, 0.0, 0.0
     if len(weights) >= 2 * _BLOCK:
-        blocks = np.add.reduceat(weights, np.arange(0, len(weights), _BLOCK), dtype=np.float64)
-        sums = np.cumsum(blocks)
+        # Within a block in f32, pairwise, which is exact to 1e-6 and takes a fifth of the time.
+        whole = len(weights) // _BLOCK * _BLOCK
+        blocks = weights[:whole].reshape(-1, _BLOCK).sum(axis=1)
+        sums = np.cumsum(np.append(blocks, weights[whole:].sum()), dtype=np.float64)
         total = float(sums[-1])
         block = _found(sums, point * total, side)
         start, base = block * _BLOCK, float(sums[block - 1]) if block else 0.0

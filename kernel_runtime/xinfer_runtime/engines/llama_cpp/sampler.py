@@ -112,7 +112,11 @@ class Sampler:
             return self._draw_by_mirostat(logits, self.mirostat)
         chance = uniform(self.seed ^ _CUTS, self.draws) if self.params.xtc_probability > 0 else 1.0
         tokens, kept = cut(logits, self.params, chance)
-        weights = np.exp((kept - kept.max()) / np.float32(max(self.params.temperature, _COLDEST)))
+        # In place: with a large vocabulary a new array for each operation takes as long as the operation.
+        weights = kept - kept.max()
+        if self.params.temperature != 1.0:
+            weights /= np.float32(max(self.params.temperature, _COLDEST))
+        np.exp(weights, out=weights)
         index = pick(weights, uniform(self.seed, self.draws))
         return index if tokens is None else int(tokens[index])
 

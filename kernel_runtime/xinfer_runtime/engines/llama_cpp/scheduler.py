@@ -12,6 +12,7 @@ first in the line, to be computed again.
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from xinfer_runtime.engines.llama_cpp.prefix_cache import Node, Operation, PrefixCache
 
@@ -83,8 +84,7 @@ class TokenSequence:
         return min(room, self.uncomputed, boundary - self.computed)
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
     """Compute `count` tokens of `sequence` from index `start`; `samples` when that reaches its last token."""
 
     sequence: TokenSequence
@@ -143,7 +143,12 @@ class Scheduler:
     @property
     def cells_used(self) -> int:
         """Cells that running sequences need."""
-        return self._cache.pinned + sum(len(each.tokens) - each.shared for each in self._running)
+        own = 0
+        for each in self._running:  # Once for every token of a step: a generator over properties takes twice as long.
+            own += len(each.tokens)
+            if each.path is not None:
+                own -= each.path.end
+        return self._cache.pinned + own
 
     @property
     def cells_cached(self) -> int:
