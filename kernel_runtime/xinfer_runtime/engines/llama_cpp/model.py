@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import llama_cpp
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from xinfer_runtime.engines.llama_cpp import devices, native_log
@@ -123,7 +124,7 @@ def _metadata(handle: int, key: str) -> str:
     return buffer.value.decode("utf-8", errors="replace") if length >= 0 else ""
 
 
-class Chunk(NamedTuple):
+class Chunk(Struct, frozen=True):
     """Consecutive tokens of one sequence in a batch: `tokens[i]` is at position `start + i` of sequence `slot`."""
 
     slot: int

@@ -12,7 +12,8 @@ first in the line, to be computed again.
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from xinfer_runtime.engines.llama_cpp.prefix_cache import Node, Operation, PrefixCache
 
@@ -84,7 +85,7 @@ class TokenSequence:
         return min(room, self.uncomputed, boundary - self.computed)
 
 
-class Work(NamedTuple):
+class Work(Struct, frozen=True):
     """Compute `count` tokens of `sequence` from index `start`; `samples` when that reaches its last token."""
 
     sequence: TokenSequence
