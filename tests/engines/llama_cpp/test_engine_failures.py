@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from xinfer_runtime.engines.llama_cpp import loop
+from xinfer_runtime.engines.llama_cpp import batch_sampler
 from xinfer_runtime.engines.llama_cpp.model import NO_CELLS, Context
 from xinfer_runtime.engines.registry import create_engine
 from xinfer_runtime.errors import InvalidRequest, ModelFileError
@@ -170,7 +170,7 @@ async def test_an_exception_in_a_step_fails_its_requests_and_the_engine_goes_on(
 
     expected = await running.greedy("before")
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "sample", broken)
+        patch.setattr(batch_sampler, "sample", broken)
         error = (await error_of(running, prompt="x")).error
     assert error is not None
     assert "two and two" in error.message
