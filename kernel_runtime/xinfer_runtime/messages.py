@@ -125,6 +125,13 @@ class Tokenization(Struct, frozen=True, omit_defaults=True):
     """Whether texts such as `<|im_end|>` in the prompt are control tokens."""
 
 
+class Priority(StrEnum):
+    """Whose turn it is where requests wait: somebody looks at the answer, or nobody does."""
+
+    INTERACTIVE = "interactive"
+    BATCH = "batch"
+
+
 class GenerateRequest(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="generate"):
     """A request to a replica. Exactly one of `messages`, `prompt` and `token_ids` is given.
 
@@ -154,6 +161,10 @@ class GenerateRequest(Struct, frozen=True, kw_only=True, omit_defaults=True, tag
     lora: str | None = None
     """The name of the model's LoRA adapter to use."""
     sampling: SamplingParams = SamplingParams()
+    priority: Priority = Priority.INTERACTIVE
+    """Interactive requests go ahead of batch ones wherever requests wait."""
+    timeout: float | None = None
+    """Seconds from its submission after which nobody wants the answer any more; not a time, for clocks differ."""
     resume: tuple[int, ...] = ()
     resume_mu: float | None = None
 
@@ -270,6 +281,8 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     """CPU threads that it can make use of, 0 where that is unknown."""
     dimensions: int = 0
     """Numbers in a vector, of embedding models."""
+    max_sequences: int = 0
+    """Requests that it computes at the same time, 0 where that is unknown."""
 
 
 class ReplicaDevice(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

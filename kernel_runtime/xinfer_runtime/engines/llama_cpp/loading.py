@@ -178,6 +178,7 @@ def _with_context(
             lora=adapters.names,
             threads=options.threads or (1 if on_gpu else threads_for(weights.bytes, usable_cores())),
             gpu_layers=weights.layers + 1 if offload.layers == ALL_LAYERS else offload.layers,
+            max_sequences=size.max_sequences,
         ),
         on_gpu=on_gpu,
     )
