@@ -3,6 +3,8 @@
 from typing import Any
 
 import httpx
+import pytest
+from jsonschema import Draft202012Validator
 
 
 def test_the_document_and_its_page_are_served_to_callers_only(xinfer_server: Any) -> None:
@@ -16,3 +18,53 @@ def test_the_document_and_its_page_are_served_to_callers_only(xinfer_server: Any
     assert page.headers["Content-Type"].startswith("text/html")
     assert "/v1/chat/completions" in page.text
     assert stranger.status_code in (401, 403)
+
+
+CHAT = {"model": "xinfer-demo", "messages": [{"role": "user", "content": "What is the weather in Rome?"}]}
+ADD = {"name": "get_weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
+CALLS: list[tuple[str, str, Any]] = [
+    ("GET", "/health", None),
+    ("GET", "/v1/cluster/auth", None),
+    ("POST", "/v1/chat/completions", {**CHAT, "max_tokens": 5, "n": 2, "logprobs": True}),
+    ("POST", "/v1/chat/completions", {**CHAT, "tools": [{"type": "function", "function": ADD}]}),
+    ("POST", "/v1/completions", {"model": "xinfer-demo", "prompt": ["a", "b"], "logprobs": 1}),
+    ("POST", "/v1/responses", {"model": "xinfer-demo", "input": "Hello!", "max_output_tokens": 3}),
+    ("POST", "/v1/messages", {**CHAT, "max_tokens": 3}),
+    ("POST", "/v1/messages/count_tokens", CHAT),
+    ("POST", "/tokenize", {"model": "xinfer-demo", "prompt": "a", "return_token_strs": True}),
+    ("POST", "/tokenize", {"content": "a", "with_pieces": True}),
+    ("POST", "/detokenize", {"model": "xinfer-demo", "tokens": [1]}),
+    ("GET", "/v1/models", None),
+    ("GET", "/v1/models/{id}", None),
+    ("GET", "/v1/models/{id}/progress", None),
+    ("GET", "/v1/models/{id}/events", None),
+    ("GET", "/v1/models/{id}/replicas", None),
+    ("GET", "/v1/models/instances", None),
+    ("GET", "/v1/cache/models", None),
+    ("GET", "/v1/cluster/info", None),
+    ("GET", "/v1/cluster/devices", None),
+    ("POST", "/v1/models/{id}/requests/{id2}/abort", {}),
+    ("GET", "/xinfer/info", None),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), CALLS)
+def test_an_answer_has_the_shape_that_the_document_says(xinfer_server: Any, method: str, path: str, body: Any) -> None:
+    with xinfer_server.client() as http:
+        described = http.get("openapi.json").json()
+        filled = path.replace("{id}", "xinfer-demo").replace("{id2}", "none").removeprefix("/")
+        answer = http.request(method, filled, json=body)
+
+    assert answer.status_code == 200, answer.text
+    said = described["paths"][path][method.lower()]["responses"]["200"]["content"]["application/json"]["schema"]
+    assert said != {}
+    Draft202012Validator({**said, "components": described["components"]}).validate(answer.json())
+
+
+def test_an_error_has_the_shape_that_the_document_says(xinfer_server: Any) -> None:
+    with xinfer_server.client() as http:
+        described = http.get("openapi.json").json()
+        answer = http.post("v1/chat/completions", json={})
+
+    schema = {"$ref": "#/components/schemas/ErrorBody", "components": described["components"]}
+    Draft202012Validator(schema).validate(answer.json())

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from jupyter_xinfer.handlers.base import as_xinfer_error, endpoint
 from jupyter_xinfer.handlers.generate import GenerateHandler
+from jupyter_xinfer.protocol.answers import AnthropicAnswer, CountedTokens
 from jupyter_xinfer.protocol.anthropic_events import MessagesEncoder, anthropic_error_body
 from jupyter_xinfer.protocol.anthropic_requests import CountTokensRequest, MessagesRequest
 from jupyter_xinfer.protocol.decoding import decode
@@ -42,7 +43,7 @@ class AnthropicHandler(GenerateHandler):
 class MessagesHandler(AnthropicHandler):
     name = "messages"
 
-    @endpoint("models:read", takes=Takes(MessagesRequest, streams=True))
+    @endpoint("models:read", takes=Takes(MessagesRequest, streams=True), gives=AnthropicAnswer)
     async def post(self) -> None:
         body = decode(self.request.body, MessagesRequest)
         chat = body.as_chat()
@@ -54,7 +55,7 @@ class MessagesHandler(AnthropicHandler):
 class CountTokensHandler(AnthropicHandler):
     name = "count_tokens"
 
-    @endpoint("models:read", takes=Takes(CountTokensRequest))
+    @endpoint("models:read", takes=Takes(CountTokensRequest), gives=CountedTokens)
     async def post(self) -> None:
         body = decode(self.request.body, CountTokensRequest)
         request_id = f"count-{uuid.uuid4().hex}"

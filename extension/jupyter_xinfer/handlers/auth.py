@@ -3,8 +3,10 @@
 import msgspec
 from msgspec import Struct
 
+from jupyter_xinfer.auth.logins import TokenPair
 from jupyter_xinfer.auth.permissions import AUTHENTICATED, PUBLIC
 from jupyter_xinfer.handlers.base import XinferHandler, endpoint
+from jupyter_xinfer.protocol.answers import AuthRequired
 from jupyter_xinfer.protocol.decoding import decode
 from jupyter_xinfer.protocol.openapi import Takes
 from xinfer_runtime.errors import InvalidRequest
@@ -13,7 +15,7 @@ from xinfer_runtime.errors import InvalidRequest
 class AuthRequiredHandler(XinferHandler):
     """Xinference's client asks this first and sends its key only if the answer is true."""
 
-    @endpoint(PUBLIC)
+    @endpoint(PUBLIC, gives=AuthRequired)
     async def get(self) -> None:
         self.reply({"auth": True})
 
@@ -30,7 +32,7 @@ class RefreshRequest(Struct):
 class TokenHandler(XinferHandler):
     """The body is read by a type whose errors name fields and show no values."""
 
-    @endpoint(PUBLIC, takes=Takes(LoginRequest))
+    @endpoint(PUBLIC, takes=Takes(LoginRequest), gives=TokenPair)
     async def post(self) -> None:
         body = decode(self.request.body, LoginRequest)
         address = self.request.remote_ip or ""
@@ -40,7 +42,7 @@ class TokenHandler(XinferHandler):
 
 
 class RefreshHandler(XinferHandler):
-    @endpoint(PUBLIC, takes=Takes(RefreshRequest))
+    @endpoint(PUBLIC, takes=Takes(RefreshRequest), gives=TokenPair)
     async def post(self) -> None:
         body = decode(self.request.body, RefreshRequest)
         pair = await self.service.gate.logins.refresh(body.refresh_token)
@@ -51,7 +53,7 @@ class RefreshHandler(XinferHandler):
 class LogoutHandler(XinferHandler):
     """Ends the login whose access token is the credential: all of its tokens, at once."""
 
-    @endpoint(AUTHENTICATED)
+    @endpoint(AUTHENTICATED, gives=None)
     async def post(self) -> None:
         if self.principal is None or self.principal.session is None:
             raise InvalidRequest("Only the access token of a login can be logged out; keys are revoked instead.")

@@ -48,24 +48,24 @@ Verb = Callable[..., Awaitable[None]]
 @overload
 def endpoint(declared: Verb) -> Verb: ...
 @overload
-def endpoint(declared: str, *, takes: Takes = ...) -> Callable[[Verb], Verb]: ...
-def endpoint(declared: Verb | str, *, takes: Takes = NOTHING) -> Verb | Callable[[Verb], Verb]:
+def endpoint(declared: str, *, takes: Takes = ..., gives: Any = ...) -> Callable[[Verb], Verb]: ...
+def endpoint(declared: Verb | str, *, takes: Takes = NOTHING, gives: Any = Any) -> Verb | Callable[[Verb], Verb]:
     """Marks a verb of an `XinferHandler`, as `@endpoint("models:read")`; every verb carries it.
 
     The argument is the permission that a caller needs, or `PUBLIC` or `AUTHENTICATED`; without one it is `admin`.
-    `takes` is what the OpenAPI document says of its requests.
+    `takes` is what the OpenAPI document says of its requests, `gives` the type of its answer there.
     The verb's task is cancelled when the client goes away, and ends quietly then. Jupyter's own check for a login is
     switched off here because `XinferHandler.prepare` has already let in those who may, and answers 401 to the others
     where Jupyter would redirect to its login page.
     """
     if callable(declared):
-        return _endpoint(declared, ADMIN, takes)
+        return _endpoint(declared, ADMIN, takes, gives)
     if declared not in (*PERMISSIONS, PUBLIC, AUTHENTICATED):
         raise ValueError(f"there is no permission {declared!r}")
-    return functools.partial(_endpoint, permission=declared, takes=takes)
+    return functools.partial(_endpoint, permission=declared, takes=takes, gives=gives)
 
 
-def _endpoint(method: Verb, permission: str, takes: Takes) -> Verb:
+def _endpoint(method: Verb, permission: str, takes: Takes, gives: Any) -> Verb:
     @functools.wraps(method)
     async def run(self: "XinferHandler", *args: str) -> None:
         self.take_body()
@@ -83,6 +83,7 @@ def _endpoint(method: Verb, permission: str, takes: Takes) -> Verb:
 
     run.permission = permission  # type: ignore[attr-defined]
     run.takes = takes  # type: ignore[attr-defined]
+    run.gives = gives  # type: ignore[attr-defined]
     return allow_unauthenticated(run)
 
 

@@ -2,6 +2,7 @@
 
 from jupyter_xinfer.auth.permissions import PUBLIC
 from jupyter_xinfer.handlers.base import XinferHandler, endpoint
+from jupyter_xinfer.protocol.answers import Health
 
 
 class HealthHandler(XinferHandler):
@@ -9,6 +10,6 @@ class HealthHandler(XinferHandler):
         """Probes come by address, whatever names the server answers to."""
         return True
 
-    @endpoint(PUBLIC)
+    @endpoint(PUBLIC, gives=Health)
     async def get(self) -> None:
         self.reply({"status": "ok"})

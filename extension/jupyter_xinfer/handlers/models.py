@@ -7,6 +7,7 @@ import msgspec
 from jupyter_xinfer.auth.permissions import MODELS_LIST, MODELS_READ, MODELS_START, MODELS_STOP
 from jupyter_xinfer.handlers.base import XinferHandler, endpoint
 from jupyter_xinfer.handlers.event_stream import EventStream
+from jupyter_xinfer.protocol.answers import Happened, Launched, Model, ModelList, Progress, ServerInfo
 from jupyter_xinfer.protocol.launch_body import launch_request
 from jupyter_xinfer.protocol.model_objects import event_objects, progress_object
 from jupyter_xinfer.protocol.openapi import Takes
@@ -17,11 +18,11 @@ _FINAL = (ReplicaState.READY, ReplicaState.FAILED)
 
 
 class ModelsHandler(XinferHandler):
-    @endpoint(MODELS_LIST)
+    @endpoint(MODELS_LIST, gives=ModelList)
     async def get(self) -> None:
         self.reply({"object": "list", "data": self.service.describe_all()})
 
-    @endpoint(MODELS_START, takes=Takes(LaunchRequest, query=("wait_ready",)))
+    @endpoint(MODELS_START, takes=Takes(LaunchRequest, query=("wait_ready",)), gives=Launched)
     async def post(self) -> None:
         request = launch_request(self.request.body)
         # Xinference's sync client sends "False", its async client "false".
@@ -37,18 +38,18 @@ class ModelsHandler(XinferHandler):
 
 
 class ModelHandler(XinferHandler):
-    @endpoint(MODELS_LIST)
+    @endpoint(MODELS_LIST, gives=Model)
     async def get(self, uid: str) -> None:
         self.reply(self.service.describe(uid))
 
-    @endpoint(MODELS_STOP)
+    @endpoint(MODELS_STOP, gives=None)
     async def delete(self, uid: str) -> None:
         await self.service.terminate(uid)
         self.reply(None)
 
 
 class ModelProgressHandler(XinferHandler):
-    @endpoint(MODELS_READ)
+    @endpoint(MODELS_READ, gives=Progress)
     async def get(self, uid: str) -> None:
         self.reply(progress_object(self.service.status(uid)))
 
@@ -56,7 +57,7 @@ class ModelProgressHandler(XinferHandler):
 class ModelEventsHandler(XinferHandler):
     """What happened to a model; as a stream, the model itself at every change until it is ready, failed or gone."""
 
-    @endpoint(MODELS_READ, takes=Takes(streams=True))
+    @endpoint(MODELS_READ, takes=Takes(streams=True), gives=list[Happened])
     async def get(self, uid: str) -> None:
         if "text/event-stream" not in self.request.headers.get("Accept", ""):
             self.reply(event_objects(self.service.status(uid)))
@@ -87,6 +88,6 @@ class ModelEventsHandler(XinferHandler):
 class InfoHandler(XinferHandler):
     """What the side panel asks first: version, cluster, dashboard."""
 
-    @endpoint(MODELS_LIST)
+    @endpoint(MODELS_LIST, gives=ServerInfo)
     async def get(self) -> None:
         self.reply(self.service.info())

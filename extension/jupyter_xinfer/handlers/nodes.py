@@ -3,6 +3,7 @@
 from msgspec import Struct
 
 from jupyter_xinfer.handlers.base import XinferHandler, endpoint
+from jupyter_xinfer.protocol.answers import Drained
 from jupyter_xinfer.protocol.decoding import decode
 from jupyter_xinfer.protocol.openapi import Takes
 
@@ -15,7 +16,7 @@ class DrainRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class DrainHandler(XinferHandler):
-    @endpoint("admin", takes=Takes(DrainRequest))
+    @endpoint("admin", takes=Takes(DrainRequest), gives=Drained)
     async def post(self) -> None:
         request = decode(self.request.body, DrainRequest)
         self.reply({"node": request.node, "message": await self.service.drain(request.node, undo=request.undo)})

@@ -4,6 +4,7 @@ import uuid
 
 from jupyter_xinfer.handlers.base import endpoint
 from jupyter_xinfer.handlers.generate import GenerateHandler
+from jupyter_xinfer.protocol.answers import ChatCompletion, TextCompletion
 from jupyter_xinfer.protocol.decoding import decode
 from jupyter_xinfer.protocol.openai_requests import ChatRequest, CompletionRequest
 from jupyter_xinfer.protocol.openai_responses import ChatResponses, CompletionResponses
@@ -13,7 +14,7 @@ from jupyter_xinfer.protocol.openapi import Takes
 class ChatHandler(GenerateHandler):
     name = "chat"
 
-    @endpoint("models:read", takes=Takes(ChatRequest, streams=True))
+    @endpoint("models:read", takes=Takes(ChatRequest, streams=True), gives=ChatCompletion)
     async def post(self) -> None:
         body = decode(self.request.body, ChatRequest)
         request_id = f"chatcmpl-{uuid.uuid4().hex}"
@@ -34,7 +35,7 @@ class ChatHandler(GenerateHandler):
 class CompletionHandler(GenerateHandler):
     name = "completion"
 
-    @endpoint("models:read", takes=Takes(CompletionRequest, streams=True))
+    @endpoint("models:read", takes=Takes(CompletionRequest, streams=True), gives=TextCompletion)
     async def post(self) -> None:
         body = decode(self.request.body, CompletionRequest)
         request_id = f"cmpl-{uuid.uuid4().hex}"

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from jupyter_xinfer.auth.permissions import MODELS_LIST, MODELS_REGISTER, MODELS_UNREGISTER
 from jupyter_xinfer.handlers.base import XinferHandler, endpoint
+from jupyter_xinfer.protocol.answers import CachedFiles, Registered
 from jupyter_xinfer.protocol.decoding import decode
 from jupyter_xinfer.protocol.model_objects import registration_object
 from jupyter_xinfer.protocol.openapi import Takes
@@ -48,11 +49,11 @@ class CatalogHandler(XinferHandler):
 
 
 class RegistrationsHandler(CatalogHandler):
-    @endpoint(MODELS_LIST)
+    @endpoint(MODELS_LIST, gives=list[Registered])
     async def get(self, model_type: str) -> None:
         self.reply([registration_object(family) for family in self.known(model_type)])
 
-    @endpoint(MODELS_REGISTER, takes=Takes(RegisterRequest))
+    @endpoint(MODELS_REGISTER, takes=Takes(RegisterRequest), gives=None)
     async def post(self, model_type: str) -> None:
         if not _same(model_type, "LLM"):
             raise InvalidRequest(f"Models of type {model_type!r:.40} cannot be registered here; LLM can.", param="type")
@@ -70,7 +71,7 @@ class RegistrationHandler(CatalogHandler):
         registration = self.service.registrations.find(name)
         self.reply(registration.definition if registration is not None else definition_object(family))
 
-    @endpoint(MODELS_UNREGISTER)
+    @endpoint(MODELS_UNREGISTER, gives=None)
     async def delete(self, model_type: str, name: str) -> None:
         if self.find(model_type, name).builtin:
             raise InvalidRequest(f"{name} comes with the package and cannot be unregistered.", param="model_name")
@@ -90,7 +91,7 @@ class EnginesHandler(CatalogHandler):
 class CachedModelsHandler(CatalogHandler):
     """The model files on this server's machine. Nothing is downloaded, so none of them is ours to remove."""
 
-    @endpoint(MODELS_LIST, takes=Takes(query=("model_name",)))
+    @endpoint(MODELS_LIST, takes=Takes(query=("model_name",)), gives=CachedFiles)
     async def get(self) -> None:
         wanted = self.get_query_argument("model_name", "")
         found = [family for family in self.known() if wanted.lower() in ("", family.name.lower())]

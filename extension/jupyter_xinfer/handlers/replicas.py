@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from jupyter_xinfer.auth.permissions import MODELS_LIST, MODELS_START, MODELS_STOP
 from jupyter_xinfer.handlers.base import XinferHandler, endpoint
+from jupyter_xinfer.protocol.answers import Remaining
 from jupyter_xinfer.protocol.decoding import decode
 from jupyter_xinfer.protocol.openapi import Takes
 from jupyter_xinfer.protocol.xinference_objects import replica_status
@@ -23,7 +24,7 @@ class AddReplicas(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class ReplicasHandler(XinferHandler):
-    @endpoint(MODELS_LIST)
+    @endpoint(MODELS_LIST, gives=list[dict[str, Any]])
     async def get(self, uid: str) -> None:
         status = self.service.status(uid)
         created = int(status.spec.created)
@@ -44,13 +45,13 @@ class ReplicasHandler(XinferHandler):
 
 
 class ReplicaHandler(XinferHandler):
-    @endpoint(MODELS_STOP)
+    @endpoint(MODELS_STOP, gives=Remaining)
     async def delete(self, uid: str, replica_id: str) -> None:
         self.reply({"remaining_replicas": await self.service.remove_replica(uid, replica_id)})
 
 
 class CancelHandler(XinferHandler):
-    @endpoint(MODELS_STOP)
+    @endpoint(MODELS_STOP, gives=None)
     async def post(self, uid: str) -> None:
         await self.service.cancel_launch(uid)
         self.reply(None)

@@ -5,6 +5,7 @@ import uuid
 from jupyter_xinfer.auth.principal import current_principal
 from jupyter_xinfer.handlers.base import endpoint
 from jupyter_xinfer.handlers.generate import GenerateHandler
+from jupyter_xinfer.protocol.answers import Response
 from jupyter_xinfer.protocol.chat_messages import Message
 from jupyter_xinfer.protocol.decoding import decode
 from jupyter_xinfer.protocol.openapi import Takes
@@ -15,7 +16,7 @@ from jupyter_xinfer.protocol.responses_requests import ResponsesRequest
 class ResponsesHandler(GenerateHandler):
     name = "responses"
 
-    @endpoint("models:read", takes=Takes(ResponsesRequest, streams=True))
+    @endpoint("models:read", takes=Takes(ResponsesRequest, streams=True), gives=Response)
     async def post(self) -> None:
         body = decode(self.request.body, ResponsesRequest)
         caller, store = current_principal().id, self.service.responses

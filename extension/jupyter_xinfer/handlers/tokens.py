@@ -3,6 +3,7 @@
 import uuid
 
 from jupyter_xinfer.handlers.base import XinferHandler, endpoint
+from jupyter_xinfer.protocol.answers import Text, Tokens
 from jupyter_xinfer.protocol.decoding import decode
 from jupyter_xinfer.protocol.openapi import Takes
 from jupyter_xinfer.protocol.tokens import DetokenizeRequest, TokenizeRequest
@@ -12,7 +13,7 @@ from xinfer_runtime.errors import InvalidRequest
 class TokenizeHandler(XinferHandler):
     """The tokens of a text or of a conversation"""
 
-    @endpoint("models:read", takes=Takes(TokenizeRequest))
+    @endpoint("models:read", takes=Takes(TokenizeRequest), gives=Tokens)
     async def post(self) -> None:
         body = decode(self.request.body, TokenizeRequest)
         model = self.service.named_or_only(body.model)
@@ -23,7 +24,7 @@ class TokenizeHandler(XinferHandler):
 class DetokenizeHandler(XinferHandler):
     """The text of tokens"""
 
-    @endpoint("models:read", takes=Takes(DetokenizeRequest))
+    @endpoint("models:read", takes=Takes(DetokenizeRequest), gives=Text)
     async def post(self) -> None:
         body = decode(self.request.body, DetokenizeRequest)
         model = self.service.named_or_only(body.model)

@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 from jupyter_xinfer.auth.permissions import ADMIN, MODELS_LIST, MODELS_READ
 from jupyter_xinfer.cluster_nodes import workers_of
 from jupyter_xinfer.handlers.base import XinferHandler, endpoint
+from jupyter_xinfer.protocol.answers import Aborted, Instance, Node
 from jupyter_xinfer.protocol.decoding import decode
 from jupyter_xinfer.protocol.openapi import Takes
 from jupyter_xinfer.protocol.xinference_objects import (
@@ -31,7 +32,7 @@ class AbortRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class InstancesHandler(XinferHandler):
-    @endpoint(MODELS_LIST, takes=Takes(query=("model_name", "model_uid")))
+    @endpoint(MODELS_LIST, takes=Takes(query=("model_name", "model_uid")), gives=list[Instance])
     async def get(self) -> None:
         name, uid = self.get_query_argument("model_name", ""), self.get_query_argument("model_uid", "")
         found = [
@@ -43,7 +44,7 @@ class InstancesHandler(XinferHandler):
 
 
 class AbortHandler(XinferHandler):
-    @endpoint(MODELS_READ, takes=Takes(AbortRequest))
+    @endpoint(MODELS_READ, takes=Takes(AbortRequest), gives=Aborted)
     async def post(self, uid: str, request_id: str) -> None:
         decode(self.request.body or b"{}", AbortRequest)
         self.service.status(uid)
@@ -66,7 +67,7 @@ class ClusterHandler(XinferHandler):
 
 
 class ClusterInfoHandler(ClusterHandler):
-    @endpoint(ADMIN)
+    @endpoint(ADMIN, gives=list[Node])
     async def get(self) -> None:
         self.reply(cluster_objects(self.service.cluster.scheduler, await self.workers()))
 
@@ -80,7 +81,7 @@ class VersionHandler(XinferHandler):
 class DevicesHandler(ClusterHandler):
     """How many GPUs the workers report."""
 
-    @endpoint(MODELS_LIST)
+    @endpoint(MODELS_LIST, gives=int)
     async def get(self) -> None:
         self.reply(sum(len(gpu_memory(worker)) for worker in (await self.workers()).values()))
 

@@ -46,11 +46,13 @@ class ErrorBody(Struct):
 def document(routes: Iterable[Route], base_url: str, version: str) -> dict[str, Any]:
     """The whole document; `base_url` is the path below which all routes lie."""
     routes = list(routes)
-    taken = [_takes(handler, method).body for _, handler, _ in routes for method in METHODS]
-    kinds: list[type[Struct]] = [*dict.fromkeys(body for body in taken if body is not None), ErrorBody]
+    verbs = [getattr(handler, method.lower(), None) for _, handler, _ in routes for method in METHODS]
+    taken = [getattr(verb, "takes", NOTHING).body for verb in verbs]
+    given = [getattr(verb, "gives", Any) for verb in verbs]
+    kinds: list[Any] = [*dict.fromkeys([*(body for body in taken if body is not None), *given, ErrorBody])]
     references, components = msgspec.json.schema_components(kinds, ref_template=_REFERENCE)
     by_kind = dict(zip(kinds, references, strict=True))
-    for kind in kinds:
+    for kind in filter(None, dict.fromkeys(taken)):
         _tell_refusals(kind, components[kind.__name__])
     paths: dict[str, dict[str, Any]] = {}
     for pattern, handler, _ in routes:
@@ -94,10 +96,11 @@ def _operation(
     handler: type[Any],
     permission: str,
     names: list[str],
-    by_kind: Mapping[type[Struct], Any],
+    by_kind: Mapping[Any, Any],
 ) -> dict[str, Any]:
-    takes = _takes(handler, method)
-    answer: dict[str, Any] = {getattr(handler, "media_type", "application/json"): {"schema": {}}}
+    verb = getattr(handler, method.lower())
+    takes, gives = verb.takes, verb.gives
+    answer: dict[str, Any] = {getattr(handler, "media_type", "application/json"): {"schema": by_kind[gives]}}
     if takes.streams:
         answer["text/event-stream"] = {"schema": {"type": "string"}}
     operation: dict[str, Any] = {
@@ -128,11 +131,6 @@ def _operation(
     elif path.startswith("/v1/messages"):
         operation["security"] = [{"bearer": []}, {"x-api-key": []}]
     return operation
-
-
-def _takes(handler: type[Any], method: str) -> Takes:
-    takes: Takes = getattr(getattr(handler, method.lower(), None), "takes", NOTHING)
-    return takes
 
 
 def _parameter(name: str, place: str, *, required: bool) -> dict[str, Any]:
