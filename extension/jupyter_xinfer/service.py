@@ -11,11 +11,13 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
 
+from jupyter_xinfer.abilities import has_ability, require_ability
 from jupyter_xinfer.auth.gate import Gate
 from jupyter_xinfer.auth.meter import Meter
 from jupyter_xinfer.auth.principal import current_principal
@@ -29,6 +31,7 @@ from jupyter_xinfer.protocol.model_objects import model_object
 from jupyter_xinfer.protocol.response_store import ResponseStore
 from jupyter_xinfer.registrations import Registrations
 from jupyter_xinfer.running_requests import RunningRequests
+from jupyter_xinfer.vector_pieces import in_pieces
 from xinfer_runtime import __version__
 from xinfer_runtime.catalog.families import Family, find_family
 from xinfer_runtime.catalog.resolve import resolve
@@ -40,10 +43,20 @@ from xinfer_runtime.errors import (
     EngineError,
     InvalidRequest,
     ModelNotFound,
+    NotFound,
     Unavailable,
     from_info,
 )
-from xinfer_runtime.messages import Delta, GenerateRequest, LaunchRequest, ModelSpec, ModelStatus, Replica, ReplicaState
+from xinfer_runtime.messages import (
+    Delta,
+    EmbedRequest,
+    GenerateRequest,
+    LaunchRequest,
+    ModelSpec,
+    ModelStatus,
+    Replica,
+    ReplicaState,
+)
 from xinfer_runtime.routing.merge import whole
 from xinfer_runtime.routing.router import Router
 
@@ -208,26 +221,44 @@ class Service:
         engine.
         """
         uid, request = uid_of(model), with_adapter(model, request)
-        self._refuse_while_stopping()
-        self.status(uid)
-        if self._router is None:
-            raise Unavailable("The service is not connected to its cluster; try again in a moment.")
-        answer = self.requests.abortable(uid, request.id, self._router.generate(uid, request))
+        router = self._router_to(uid, "generate")
+        answer = self.requests.abortable(uid, request.id, router.generate(uid, request))
         with self.meter.request(current_principal(), uid) as count:
             async with aclosing(answer) as deltas:
                 async for delta in deltas:
                     count.observe(delta)
                     yield delta
 
+    async def embed(self, uid: str, request: EmbedRequest) -> AsyncGenerator[Delta]:
+        """The vectors of the inputs in their order, those of a few at a time; of documents for a query, their scores.
+
+        Each delta has the tokens used so far. Closing the generator aborts what is left.
+        """
+        router = self._router_to(uid, "embed" if request.query is None else "rerank")
+        parts = in_pieces(partial(router.generate, uid), request, len(router.stats(uid)))
+        answer = self.requests.abortable(uid, request.id, parts)
+        with self.meter.request(current_principal(), uid) as count:
+            async with aclosing(answer) as deltas:
+                async for delta in deltas:
+                    count.observe(delta)
+                    yield delta
+
+    def _router_to(self, uid: str, ability: str | None = None) -> Router:
+        """The way to the model's replicas. Raises `InvalidRequest` where it does not have the ability."""
+        self._refuse_while_stopping()
+        status = self.status(uid)
+        if ability is not None:
+            require_ability(status, ability)
+        if self._router is None:
+            raise Unavailable("The service is not connected to its cluster; try again in a moment.")
+        return self._router
+
     async def ask(self, model: str, request: GenerateRequest) -> Delta:
         """The answer to a request for which nothing is generated. It counts as a request, and costs no tokens."""
         uid = uid_of(model)
-        self._refuse_while_stopping()
-        self.status(uid)
-        if self._router is None:
-            raise Unavailable("The service is not connected to its cluster; try again in a moment.")
+        router = self._router_to(uid)
         with self.meter.request(current_principal(), uid):
-            return await whole(self._router.generate(uid, request), request.id)
+            return await whole(router.generate(uid, request), request.id)
 
     async def images(self, model: str, messages: Sequence[Message]) -> Images:
         """The images of `messages`. Raises `InvalidRequest` that names the first, where the model takes text only."""
@@ -245,6 +276,18 @@ class Service:
         if len(usable) != 1:
             raise InvalidRequest(f"`model` is required: {len(usable)} models are running.", param="model")
         return str(usable[0])
+
+    def named_or_able(self, name: str | None, ability: str) -> str:
+        """`name`; or the only model that runs with this ability and that the caller may use."""
+        if name:
+            return name
+        uids = [each["id"] for each in self.describe_all()]
+        able = [str(uid) for uid in uids if has_ability(self.status(uid), ability)]
+        if not able:
+            raise NotFound(f"No loaded model has the ability {ability!r}.", param="model")
+        if len(able) > 1:
+            raise InvalidRequest(f"`model` is required: {', '.join(able)} have the ability {ability!r}.", param="model")
+        return able[0]
 
     def context_length(self, model: str) -> int:
         """Tokens that one conversation may hold; 0 while no replica has said so."""

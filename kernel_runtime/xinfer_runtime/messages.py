@@ -186,8 +186,8 @@ class EmbedRequest(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="e
     normalize: bool = True
     """Whether vectors are scaled to length 1; of relevance, whether it is scaled to 0 to 1."""
     max_tokens: int | None = None
-    """Tokens to keep of an input, those that the model puts around it included; 0 for as many as it takes. None refuses
-    inputs that are too long."""
+    """Tokens to keep of an input, those that the model puts around it included, or of a document's text alone; 0 for as
+    many as the model takes. None refuses inputs that are too long."""
 
 
 ReplicaRequest = GenerateRequest | EmbedRequest

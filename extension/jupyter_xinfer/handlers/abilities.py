@@ -8,8 +8,6 @@ from jupyter_xinfer.protocol.forms import is_form, read_form
 from xinfer_runtime.errors import InvalidRequest, NotFound
 
 ABILITIES = {
-    "/v1/embeddings": "embed",
-    "/v1/rerank": "rerank",
     "/v1/audio/transcriptions": "audio2text",
     "/v1/audio/translations": "audio2text",
     "/v1/audio/speech": "text2audio",

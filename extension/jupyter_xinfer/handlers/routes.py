@@ -7,6 +7,7 @@ from jupyter_xinfer.handlers.anthropic import CountTokensHandler, MessagesHandle
 from jupyter_xinfer.handlers.auth import AuthRequiredHandler, LogoutHandler, RefreshHandler, TokenHandler
 from jupyter_xinfer.handlers.base import UnknownRoute
 from jupyter_xinfer.handlers.dashboard import DashboardHandler, DashboardSocketHandler
+from jupyter_xinfer.handlers.embeddings import EmbeddingsHandler, RerankHandler
 from jupyter_xinfer.handlers.health import HealthHandler
 from jupyter_xinfer.handlers.models import (
     InfoHandler,
@@ -27,7 +28,7 @@ from jupyter_xinfer.handlers.registrations import (
 )
 from jupyter_xinfer.handlers.replicas import CancelHandler, ReplicaHandler, ReplicasHandler
 from jupyter_xinfer.handlers.responses import ResponsesHandler
-from jupyter_xinfer.handlers.tokens import DetokenizeHandler, TokenizeHandler
+from jupyter_xinfer.handlers.tokens import DetokenizeHandler, TokenizeHandler, TokenTextsHandler
 from jupyter_xinfer.handlers.xinference import (
     AbortHandler,
     AddressHandler,
@@ -64,6 +65,11 @@ def routes(service: Service) -> list[tuple[str, type[Any], dict[str, Any]]]:
         (r"/v1/tokenize", TokenizeHandler),
         (r"/detokenize", DetokenizeHandler),
         (r"/v1/detokenize", DetokenizeHandler),
+        (r"/v1/embeddings", EmbeddingsHandler),
+        (r"/rerank", RerankHandler),
+        (r"/v1/rerank", RerankHandler),
+        (r"/v2/rerank", RerankHandler),
+        (r"/v1/convert_ids_to_tokens", TokenTextsHandler),
         *((path, AbilityHandler) for path in ABILITIES),
         (r"/v1/models", ModelsHandler),
         (r"/v1/models/instances", InstancesHandler),

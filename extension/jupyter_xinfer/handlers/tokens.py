@@ -6,7 +6,7 @@ from jupyter_xinfer.handlers.base import XinferHandler, endpoint
 from jupyter_xinfer.protocol.answers import Text, Tokens
 from jupyter_xinfer.protocol.decoding import decode
 from jupyter_xinfer.protocol.openapi import Takes
-from jupyter_xinfer.protocol.tokens import DetokenizeRequest, TokenizeRequest
+from jupyter_xinfer.protocol.tokens import DetokenizeRequest, TokenizeRequest, TokenTextsRequest
 from xinfer_runtime.errors import InvalidRequest
 
 
@@ -32,5 +32,19 @@ class DetokenizeHandler(XinferHandler):
             delta = await self.service.ask(model, body.request(f"detokenize-{uuid.uuid4().hex}"))
         except InvalidRequest as error:
             error.param = "tokens"
+            raise
+        self.reply(body.answer(delta))
+
+
+class TokenTextsHandler(XinferHandler):
+    """The text of each token, as Xinference's client of embedding models asks for it"""
+
+    @endpoint("models:read", takes=Takes(TokenTextsRequest))
+    async def post(self) -> None:
+        body = decode(self.request.body, TokenTextsRequest)
+        try:
+            delta = await self.service.ask(body.model, body.request(f"tokens-{uuid.uuid4().hex}"))
+        except InvalidRequest as error:
+            error.param = "input" if error.param == "token_ids" else error.param
             raise
         self.reply(body.answer(delta))

@@ -5,7 +5,8 @@ from typing import Any
 
 from jupyter_xinfer.protocol.xinference_objects import size_number
 from xinfer_runtime.catalog.families import Family
-from xinfer_runtime.messages import EngineStats, ModelStatus, Replica
+from xinfer_runtime.catalog.model_kind import ABILITIES
+from xinfer_runtime.messages import EngineStats, ModelInfo, ModelStatus, Replica
 
 NO_STATS = EngineStats()
 
@@ -18,7 +19,8 @@ def model_object(status: ModelStatus, stats: Mapping[str, EngineStats], family: 
     """
     spec = status.spec
     info = next((replica.info for replica in status.replicas if replica.info is not None), None)
-    known_abilities = list(family.abilities) if family is not None else []
+    by_type = ABILITIES.get(spec.type)
+    known_abilities = list(by_type if by_type is not None else family.abilities if family is not None else ())
     replicas = [_replica_object(replica, stats.get(replica.id, NO_STATS)) for replica in status.replicas]
     return {
         "id": spec.uid,
@@ -56,6 +58,18 @@ def model_object(status: ModelStatus, stats: Mapping[str, EngineStats], family: 
         "running": sum(replica["running"] for replica in replicas),
         "waiting": sum(replica["waiting"] for replica in replicas),
         "tokens_per_second": round(sum(replica["tokens_per_second"] for replica in replicas), 1),
+        **(_vector_fields(spec.context_length, info) if by_type is not None else {}),
+    }
+
+
+def _vector_fields(context_length: int | None, info: ModelInfo | None) -> dict[str, Any]:
+    """What Xinference says of embedding models and rerankers alone."""
+    return {
+        "dimensions": info.dimensions if info is not None else None,
+        "max_tokens": info.context_length if info is not None else context_length,
+        "language": [],
+        "model_revision": None,
+        "type": "normal",
     }
 
 

@@ -83,6 +83,21 @@ class DetokenizeRequest(Struct, kw_only=True, forbid_unknown_fields=True):
         return {"prompt": delta.text, "content": delta.text}
 
 
+class TokenTextsRequest(Struct, kw_only=True, forbid_unknown_fields=True):
+    """The body of Xinference's `convert_ids_to_tokens`: token ids, or several lists of them."""
+
+    model: str
+    input: list[TokenId | list[TokenId]]
+
+    def request(self, request_id: str) -> GenerateRequest:
+        tokens = tuple(token for each in self.input for token in (each if isinstance(each, list) else [each]))
+        return GenerateRequest(id=request_id, token_ids=tokens, detokenize=True)
+
+    def answer(self, delta: Delta) -> list[Any]:
+        texts = (piece.decode("utf-8", errors="replace") for piece in delta.pieces)
+        return [[next(texts) for _ in each] if isinstance(each, list) else next(texts) for each in self.input]
+
+
 def _piece(piece: bytes) -> str | list[int]:
     """A token's text; its bytes where it is a part of a character, as llama-server has it."""
     try:

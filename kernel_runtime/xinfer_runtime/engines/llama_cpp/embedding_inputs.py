@@ -48,8 +48,10 @@ class InputBuilder:
             param = f"inputs[{index}]"
             if request.query is None:
                 tokens = self._single(given, limit, param)
-            else:
+            elif isinstance(given, str):
                 tokens = self._pair(request.query, query, given, limit, param)
+            else:
+                raise InvalidRequest("A document to rank is a text.", param=param)
             if not tokens:
                 raise InvalidRequest("It is empty, and this model puts no tokens around a text.", param=param)
             if len(tokens) > self._context_length:
@@ -58,11 +60,11 @@ class InputBuilder:
         return found
 
     def _limit(self, request: EmbedRequest) -> int | None:
-        """Tokens of an input to keep, None for all."""
+        """Tokens of an input to keep, None for all; of a document, those of its text alone."""
         if request.max_tokens is None:
             return None
         least = len(self._around) + 1
-        if 0 < request.max_tokens < least:
+        if request.query is None and 0 < request.max_tokens < least:
             raise InvalidRequest(f"This model needs at least {least} tokens of an input.", param="max_tokens")
         return min(request.max_tokens or self._context_length, self._context_length)
 
@@ -81,32 +83,30 @@ class InputBuilder:
             tokens = tokens[: limit - len(before) - len(after)]
         return [*before, *tokens, *after]
 
-    def _pair(
-        self, text: str, query: Sequence[int], given: str | tuple[int, ...], limit: int | None, param: str
-    ) -> list[int]:
-        if not isinstance(given, str):
-            raise InvalidRequest("A document to rank is a text.", param=param)
+    def _pair(self, text: str, query: Sequence[int], document: str, limit: int | None, param: str) -> list[int]:
         if self._template is not None:
-            return self._templated(text, given, limit, param)
+            return self._templated(text, document, limit, param)
         before, after = self._vocabulary.surroundings
-        document = self._text(given, limit, param)
         around = [*before, *query, *self._vocabulary.between]
+        tokens = self._text(document, limit, param)
         if limit is not None:
-            document = document[: self._room(limit - len(around) - len(after), limit)]
-        return [*around, *document, *after]
+            tokens = tokens[: min(limit, self._room(len(around) + len(after)))]
+        return [*around, *tokens, *after]
 
     def _templated(self, query: str, document: str, limit: int | None, param: str) -> list[int]:
-        tokens = self._rendered(query, document)
-        if limit is None or len(tokens) <= limit:
-            return tokens
-        body = self._text(document, limit, param)
-        room = self._room(limit - len(self._rendered(query, "")), limit)
+        tokens = self._text(document, limit, param)
+        if limit is None:
+            return self._rendered(query, document)
         # Cut text may tokenize to another number than it was cut to.
-        while len(tokens) > limit and room > 0:
-            cut = self._vocabulary.pieces(body[:room]).decode("utf-8", errors="ignore")
-            tokens = self._rendered(query, cut)
-            room -= max(len(tokens) - limit, 1)
-        return tokens
+        room = min(limit, self._room(len(self._rendered(query, ""))))
+        while True:
+            cut = document
+            if len(tokens) > room:
+                cut = self._vocabulary.pieces(tokens[:room]).decode("utf-8", errors="ignore")
+            rendered = self._rendered(query, cut)
+            if len(rendered) <= self._context_length or room <= 0:
+                return rendered
+            room -= len(rendered) - self._context_length
 
     def _rendered(self, query: str, document: str) -> list[int]:
         marked = self._guard.begin([query, document])
@@ -128,12 +128,13 @@ class InputBuilder:
             raise self._too_long(f"at least {len(text) // longest}", param)
         return self._vocabulary.tokens_of(text)
 
-    def _room(self, room: int, limit: int) -> int:
-        if room < 1:
+    def _room(self, taken: int) -> int:
+        if taken >= self._context_length:
             raise ContextLengthExceeded(
-                f"The query leaves no room for a document: {limit} tokens are all that a pair may have.", param="query"
+                f"The query leaves no room for a document: it takes {taken} tokens of {self._context_length}.",
+                param="query",
             )
-        return room
+        return self._context_length - taken
 
     def _too_long(self, tokens: str, param: str) -> ContextLengthExceeded:
         return ContextLengthExceeded(

@@ -63,8 +63,9 @@ class PromptBuilder:
     def detokenization(self, request: GenerateRequest) -> Delta:
         """The answer to a request for the text of token ids, control tokens included."""
         self._check(request.token_ids or (), "token_ids")
-        text = b"".join(map(self._vocabulary.spelling, request.token_ids or ()))
-        return Delta(request.id, text.decode("utf-8", errors="replace"), finish_reason=FinishReason.STOP)
+        pieces = tuple(map(self._vocabulary.spelling, request.token_ids or ()))
+        text = b"".join(pieces).decode("utf-8", errors="replace")
+        return Delta(request.id, text, finish_reason=FinishReason.STOP, pieces=pieces)
 
     def _tokens(self, request: GenerateRequest) -> list[int]:
         self._check(request.resume, "resume")
