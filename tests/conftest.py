@@ -10,10 +10,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import psutil
 import pytest
+
+if TYPE_CHECKING:
+    from tests.chaos.network import Machine
 
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 30.0
@@ -65,8 +69,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_server(folder: Path, *options: str) -> XinferServer:
-    """Start a server whose state, runtime files and configuration all lie below `folder`."""
+def start_server(folder: Path, *options: str, machine: "Machine | None" = None) -> XinferServer:
+    """Start a server whose state, runtime files and configuration all lie below `folder`, here or on `machine`."""
     port, token = free_port(), secrets.token_hex(16)
     home, log = folder / "xinfer", folder / "server.log"
     (folder / "work").mkdir(parents=True, exist_ok=True)
@@ -79,19 +83,21 @@ def start_server(folder: Path, *options: str) -> XinferServer:
         "JUPYTER_DATA_DIR": str(folder / "data"),
         "IPYTHONDIR": str(folder / "ipython"),
     }
+    host = machine.there if machine is not None else "127.0.0.1"
     command = [
+        *(machine.prefix if machine is not None else ()),
         str(Path(sys.executable).with_name("jupyter")),
         "xinfer",
         "local",
         "--host",
-        "127.0.0.1",
+        host,
         "--port",
         str(port),
     ]
     command += [f"--ServerApp.base_url={BASE_URL}", f"--ServerApp.root_dir={folder / 'work'}", "--allow-root", *options]
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=env, stdout=output, stderr=subprocess.STDOUT, cwd=folder / "work")
-    url = f"http://127.0.0.1:{port}{BASE_URL}"
+    url = f"http://{host}:{port}{BASE_URL}"
     kernel_env = {
         **env,
         "XINFER_BASE_URL": url,

@@ -42,6 +42,10 @@ class Machine:
         _ip("-n", self.name, "link", "set", "lo", "up")
         _ip("-n", self.name, "route", "add", "default", "via", self.here)
 
+    def block(self, address: str) -> None:
+        """Have nothing on this machine reach `address`, as a firewall does."""
+        _ip("-n", self.name, "route", "add", "unreachable", f"{address}/32")
+
     def cut(self) -> None:
         """From now on packets vanish, both ways, and nobody is told. Routes stay, as with a switch that died."""
         _ip("link", "set", self._cable, "down")

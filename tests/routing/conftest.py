@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -119,6 +120,8 @@ class Table:
     credentials: TlsCredentials
     statuses: dict[str, ModelStatus] = field(default_factory=dict)
     connected: bool = True
+    tunnels: dict[str, int] = field(default_factory=dict)
+    """Ports of this machine, by the address that a tunnel to them is asked for."""
     callbacks: list[Callable[[str], None]] = field(default_factory=list)
 
     @property
@@ -128,6 +131,13 @@ class Table:
     def subscribe(self, callback: Callable[[str], None]) -> Callable[[], None]:
         self.callbacks.append(callback)
         return lambda: self.callbacks.remove(callback)
+
+    async def tunnel(self, address: str) -> socket.socket:
+        if address not in self.tunnels:
+            raise ConnectionRefusedError("no replica has this address")
+        way = socket.create_connection(("127.0.0.1", self.tunnels[address]))
+        way.setblocking(False)
+        return way
 
     def show(self, *rows: Replica, uid: str = "m") -> None:
         self.statuses[uid] = ModelStatus(spec=ModelSpec(uid=uid, name=uid), replicas=rows)

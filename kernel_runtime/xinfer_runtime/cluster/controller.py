@@ -38,6 +38,7 @@ from xinfer_runtime.cluster.control_state import ControlState
 from xinfer_runtime.cluster.dask_comm import Comm
 from xinfer_runtime.cluster.desired_table import DesiredTable
 from xinfer_runtime.cluster.protocol import METRIC, Inspection, NodeReport, Snapshot, Sync, decode, encode
+from xinfer_runtime.cluster.tunnel import refuse, relay
 from xinfer_runtime.cluster.watchers import Watchers
 from xinfer_runtime.errors import ErrorInfo, Unavailable
 from xinfer_runtime.messages import ModelSpec
@@ -102,6 +103,7 @@ class Controller(SchedulerPlugin):
             xinfer_report=self._report,
             xinfer_get=self._get,
             xinfer_watch=self._watch,
+            xinfer_tunnel=self._tunnel,
         )
         self._spawn(self._tick())
 
@@ -186,6 +188,20 @@ class Controller(SchedulerPlugin):
             logger.debug("a gateway left")
         finally:
             self._watchers.discard(comm)
+            comm.abort()
+        return Status.dont_reply
+
+    async def _tunnel(self, comm: Comm, address: str) -> Status:
+        """Hold `comm` and relay a gateway's link to the replica at `address`, until either of them is gone."""
+        try:
+            known = (replica.address for status in self.state.statuses() for replica in status.replicas)
+            if address and address in known:
+                await relay(comm, address)
+            else:
+                await refuse(comm, "no replica has this address")
+        except OSError:
+            logger.debug("a gateway left its tunnel")
+        finally:
             comm.abort()
         return Status.dont_reply
 

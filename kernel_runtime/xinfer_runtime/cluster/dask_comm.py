@@ -19,6 +19,13 @@ class Comm(Protocol):
     def abort(self) -> None: ...
 
 
+async def written(comm: Comm) -> None:
+    """Return when the kernel has taken what was written: `write` alone puts it into a buffer without a bound."""
+    stream: Any = getattr(comm, "stream", None)
+    if stream is not None:
+        await stream.write(b"")
+
+
 async def open_comm(address: str, credentials: TlsCredentials, seconds: float) -> Comm:
     """Connect to a Dask process. Raises OSError when that takes longer than `seconds`."""
     from distributed.comm import core

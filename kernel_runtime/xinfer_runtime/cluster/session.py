@@ -7,6 +7,7 @@ start of a Jupyter server.
 import asyncio
 import importlib
 import logging
+import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
@@ -17,6 +18,7 @@ from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.cluster.dask_comm import open_comm
 from xinfer_runtime.cluster.model_table import ModelTable, OutOfStepError
 from xinfer_runtime.cluster.protocol import Answer, Snapshot, decode, decode_watch, encode
+from xinfer_runtime.cluster.tunnel import open_tunnel
 from xinfer_runtime.errors import ClusterUnavailable, ModelNotReady, from_info
 from xinfer_runtime.messages import ModelSpec, ModelStatus
 
@@ -145,6 +147,10 @@ class ClusterSession:
         answer = await self._act("xinfer_drain", node=node, undo=undo)
         await self._caught_up(answer.revision)
         return answer.message
+
+    async def tunnel(self, address: str) -> socket.socket:
+        """A connection to the replica at `address` through the scheduler. Raises OSError."""
+        return await open_tunnel(self.scheduler, self.credentials, address)
 
     async def wait_until(
         self,

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
+import socket
 import ssl
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from msgspec.structs import replace
 
@@ -123,13 +124,19 @@ class Link:
         self._task = asyncio.create_task(self._run())
 
     @classmethod
-    async def connect(cls, address: str, token: str, replica_id: str, context: ssl.SSLContext) -> Self:
-        """Open the link to the replica at `address` (`host:port`). Raises ReplicaLost when that does not succeed."""
+    async def connect(
+        cls, address: str, token: str, replica_id: str, context: ssl.SSLContext, sock: socket.socket | None = None
+    ) -> Self:
+        """Open the link to the replica at `address` (`host:port`), over `sock` where it is given.
+
+        Raises ReplicaLost when that does not succeed.
+        """
         host, _, port = address.rpartition(":")
         try:
+            where: dict[str, Any] = {"host": host.strip("[]"), "port": int(port)} if sock is None else {"sock": sock}
             async with asyncio.timeout(CONNECT_SECONDS):
                 reader, writer = await asyncio.open_connection(
-                    host.strip("[]"), int(port), ssl=context, server_hostname="", ssl_shutdown_timeout=1.0
+                    **where, ssl=context, server_hostname="", ssl_shutdown_timeout=1.0
                 )
                 try:
                     writer.write(encode_frames([encode_message(Hello(PROTOCOL_VERSION, token))]))

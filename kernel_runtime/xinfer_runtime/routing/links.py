@@ -1,9 +1,15 @@
-"""The links that a gateway keeps: one to every ready replica of the cluster, opened before anybody asks."""
+"""The links that a gateway keeps: one to every ready replica of the cluster, opened before anybody asks.
+
+They go straight to the replicas, or through the scheduler where there is no other way (`tunnel`).
+"""
 
 import asyncio
 import logging
+import math
+import socket
 import ssl
-from collections.abc import Callable, Coroutine, Iterable
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +21,8 @@ logger = logging.getLogger("xinfer.link")
 
 _FIRST_DELAY = 0.1
 _LONGEST_DELAY = 2.0
+_DIRECT_AGAIN = 300.0
+"""Seconds for which a host that only a tunnel reached is not tried directly."""
 
 
 @dataclass(slots=True, eq=False)
@@ -28,10 +36,21 @@ class _Entry:
 
 
 class LinkSet:
-    """`changed` is called whenever a link came or went. A replica that restarts has another token: a new entry."""
+    """`changed` is called whenever a link came or went. A replica that restarts has another token: a new entry.
 
-    def __init__(self, make_context: Callable[[], ssl.SSLContext], changed: Callable[[], None]) -> None:
+    `tunnel` makes a connection to an address by another way, or raises OSError.
+    """
+
+    def __init__(
+        self,
+        make_context: Callable[[], ssl.SSLContext],
+        tunnel: Callable[[str], Awaitable[socket.socket]],
+        changed: Callable[[], None],
+    ) -> None:
         self._make_context = make_context
+        self._tunnel = tunnel
+        self._beyond_reach: dict[str, float] = {}
+        """Hosts that only a tunnel reached, and when that was found."""
         self._context: ssl.SSLContext | None = None
         self._changed = changed
         self._entries: dict[str, _Entry] = {}
@@ -96,7 +115,28 @@ class LinkSet:
     async def _connect(self, replica: Replica) -> Link:
         if self._context is None:
             self._context = await asyncio.to_thread(self._make_context)
-        return await Link.connect(replica.address, replica.token, replica.id, self._context)
+        host = replica.address.rpartition(":")[0]
+        if not self._is_beyond_reach(host):
+            try:
+                return await Link.connect(replica.address, replica.token, replica.id, self._context)
+            except ReplicaLost as error:
+                logger.info("%s; trying through the scheduler", error)
+        try:
+            way = await self._tunnel(replica.address)
+        except OSError as error:
+            raise ReplicaLost(f"replica {replica.id} at {replica.address} cannot be reached: {error}") from error
+        try:
+            link = await Link.connect(replica.address, replica.token, replica.id, self._context, way)
+        except BaseException:
+            way.close()
+            raise
+        if not self._is_beyond_reach(host):
+            logger.warning("%s is reached through the scheduler alone; a direct way would be faster", host)
+            self._beyond_reach[host] = time.monotonic()
+        return link
+
+    def _is_beyond_reach(self, host: str) -> bool:
+        return time.monotonic() - self._beyond_reach.get(host, -math.inf) < _DIRECT_AGAIN
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Final, Protocol
@@ -53,6 +54,8 @@ class ModelTable(Protocol):
 
     def subscribe(self, callback: Callable[[str], None]) -> Callable[[], None]: ...
 
+    async def tunnel(self, address: str) -> socket.socket: ...
+
 
 class Router:
     """Sends requests to the least loaded ready replica. `wait` is in seconds.
@@ -74,7 +77,7 @@ class Router:
         self._line_limit = line
         self._lines: dict[str, WaitingLine] = {}
         self._breakers: dict[str, Breaker] = {}
-        self._links = LinkSet(session.credentials.client_context, self._notify)
+        self._links = LinkSet(session.credentials.client_context, session.tunnel, self._notify)
         self._turn = 0
         self._closed = False
         self._unsubscribe = session.subscribe(lambda _uid: self._table_changed())
