@@ -2,14 +2,14 @@
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from xinfer_runtime.engines.llama_cpp import batch_sampler
-from xinfer_runtime.engines.llama_cpp.model import NO_CELLS, Context
+from xinfer_runtime.engines.llama_cpp.model import NO_CELLS, Chunk, Context
 from xinfer_runtime.engines.registry import create_engine
 from xinfer_runtime.errors import InvalidRequest, ModelFileError
 from xinfer_runtime.messages import ChatMessage, Delta, GenerateRequest, ModelSpec, SamplingParams
@@ -160,6 +160,32 @@ async def test_a_failed_batch_fails_its_requests_and_the_engine_goes_on(
     assert (error.code, "-3" in error.message) == ("engine_error", True)
     assert await running.greedy("after") == expected
     assert running.engine.stats().running == 0
+
+
+@pytest.mark.parametrize("layout", [{}, {"kv_cells": 4096}])
+async def test_a_failed_batch_fails_the_request_that_caused_it_and_no_other(
+    engines: Callable[[], RunningEngine], tiny_model: Path, monkeypatch: pytest.MonkeyPatch, layout: dict[str, int]
+) -> None:
+    running = engines()
+    await running.load(tiny_model, layout, max_sequences=16)
+    prompts = [f"prompt {n}" for n in range(12)]
+    expected = [await running.greedy(f"alone {n}", prompt) for n, prompt in enumerate(prompts)]
+    decode = Context.decode
+    poison = list(b"!!!")
+
+    def failing(self: Context, chunks: Sequence[Chunk]) -> int:
+        code = decode(self, chunks)
+        return -3 if any(list(chunk.tokens[:3]) == poison for chunk in chunks) else code
+
+    monkeypatch.setattr(Context, "decode", failing)
+    running.submit(GenerateRequest(id="bad", prompt="!!! poison", sampling=SamplingParams(max_tokens=5)))
+    together = [running.greedy(f"together {n}", prompt) for n, prompt in enumerate(prompts)]
+    assert await asyncio.gather(*together) == expected
+    error = (await running.finish("bad"))[-1].error
+    assert error is not None
+    assert "-3" in error.message
+    stats = running.engine.stats()
+    assert (stats.running, stats.kv_used) == (0, 0)
 
 
 async def test_an_exception_in_a_step_fails_its_requests_and_the_engine_goes_on(

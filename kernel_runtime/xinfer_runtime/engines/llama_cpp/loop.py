@@ -14,6 +14,7 @@ from xinfer_runtime.engines.llama_cpp.adapters import NO_ADAPTER, by_adapter
 from xinfer_runtime.engines.llama_cpp.batch_sampler import BatchSampler
 from xinfer_runtime.engines.llama_cpp.generation import Generation
 from xinfer_runtime.engines.llama_cpp.model import DECODED, NO_CELLS, Chunk, Context
+from xinfer_runtime.engines.llama_cpp.prefix_cache import Remove
 from xinfer_runtime.engines.llama_cpp.scheduler import Limits, Scheduler, Step, TokenSequence, Work
 from xinfer_runtime.engines.llama_cpp.thread_choice import ThreadChoice
 from xinfer_runtime.engines.llama_cpp.throughput import Throughput
@@ -172,12 +173,24 @@ class EngineLoop:
                 self._send()
             return True
         self._drop_stopped()
-        keys = [work.sequence.key for work in works if work.sequence.key in self._generations]
+        works = [work for work in works if work.sequence.key in self._generations]
         if code != NO_CELLS:
-            self._fail(keys, f"llama.cpp could not compute a batch (code {code})")
-        elif not self._scheduler.shed():
-            self._fail(keys[:1], "the KV cache has no room for the request, though nothing else runs")
+            return self._narrow(works, code)
+        if works and not self._scheduler.shed():
+            self._fail([works[0].sequence.key], "the KV cache has no room for the request, though nothing else runs")
         return False
+
+    def _narrow(self, works: list[Work], code: int) -> bool:
+        """A pass over these failed: find whose fault it is, by halves, and let the others go on."""
+        if len(works) < 2:
+            self._fail([work.sequence.key for work in works], f"llama.cpp could not compute a batch (code {code})")
+            return False
+        logger.error("llama.cpp could not compute a batch of %d sequences (code %d)", len(works), code)
+        # What a failed pass has left of its cells is not to be relied on.
+        self._context.change([Remove(work.sequence.slot, work.start) for work in works])
+        middle = len(works) // 2
+        # Where the first half is not computed after all, the next step brings the second again.
+        return self._compute(works[:middle]) and self._compute(works[middle:])
 
     def _sample(self, works: list[Work]) -> None:
         # A sequence that was found to have stopped while this pass ran had a row in it all the same.
