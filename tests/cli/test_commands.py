@@ -95,6 +95,25 @@ def test_launching_prints_the_uid_and_tells_progress_apart(
     }
 
 
+def test_a_launch_can_tell_the_engine_what_to_do(run: Run) -> None:
+    run(
+        {"POST v1/models": {"model_uid": "m"}},
+        *("launch", "--model-path", "/m.gguf", "--no-wait", "--cache-type-k", "q8_0", "--n-gpu-layers", "-1"),
+        *("--tensor-split", "2,1", "--lora", "a=/a.gguf", "--lora", "b=/b=c.gguf", "--max-sequences", "8"),
+    )
+    sent = run.record.bodies[0]
+    assert (sent["cache_type_k"], sent["n_gpu_layers"], sent["tensor_split"]) == ("q8_0", -1, [2, 1])
+    assert sent["lora"] == {"a": "/a.gguf", "b": "/b=c.gguf"}
+    assert sent["max_sequences"] == 8
+    assert "cache_type_v" not in sent
+
+
+@pytest.mark.parametrize("option", ["--lora=a", "--lora==/a.gguf", "--tensor-split=a,b", "--n-gpu-layers=all"])
+def test_an_engines_option_without_a_meaning_is_refused(run: Run, option: str) -> None:
+    with pytest.raises(SystemExit):
+        run({}, "launch", "xinfer-demo", option)
+
+
 def test_a_name_may_be_given_as_an_option(run: Run) -> None:
     run({"POST v1/models": {"model_uid": "two"}}, "launch", "--model-name", "xinfer-demo", "--no-wait")
     assert run.record.bodies[0]["model_name"] == "xinfer-demo"

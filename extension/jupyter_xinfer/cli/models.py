@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from jupyter_xinfer.cli.connection import connect, connection_options
+from jupyter_xinfer.cli.engine_options import add_engine_options, engine_options
 
 _LAUNCH_EXAMPLES = """\
 examples:
@@ -58,6 +59,7 @@ def _add_launch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.add_argument("--n-gpu", type=_gpu_count, default="auto", metavar="N", help='a number, "auto" or "none"')
     parser.add_argument("--context-length", type=int, metavar="N", help="in tokens")
     _add_placement(parser)
+    add_engine_options(parser)
     parser.add_argument("--no-wait", action="store_true", help="return before it is ready")
 
 
@@ -109,6 +111,7 @@ def launch(arguments: argparse.Namespace, rest: list[str]) -> int:
             labels=parse_labels(",".join(arguments.label)) or None,
             pinned=arguments.pinned or None,
             wait_ready=False,
+            **engine_options(arguments),
         )
         if not arguments.no_wait:
             try:

@@ -6,7 +6,7 @@ The synchronous and the asynchronous client only differ in how they send a `Call
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.client import responses
-from typing import Any, Generic, TypedDict, TypeVar
+from typing import Any, Generic, Literal, TypedDict, TypeVar
 
 import msgspec
 
@@ -21,7 +21,7 @@ from xinfer_runtime.client.description import (
 )
 from xinfer_runtime.client.endpoint import Endpoint
 from xinfer_runtime.client.errors import UnexpectedAnswer
-from xinfer_runtime.messages import LaunchRequest
+from xinfer_runtime.messages import LaunchRequest, LoraAdapter
 
 T = TypeVar("T")
 
@@ -42,7 +42,29 @@ class PlacementOptions(TypedDict, total=False):
     pinned: bool | None
 
 
-class LaunchOptions(PlacementOptions, total=False):
+class EngineOptions(TypedDict, total=False):
+    """What the llama.cpp engine can be told. `docs/api.md` has the values.
+
+    `lora` are adapters by name: a GGUF file on the nodes, or its path and scale.
+    """
+
+    max_sequences: int | None
+    prefix_cache: bool | None
+    cache_type_k: Literal["f16", "q8_0", "q4_0"] | None
+    cache_type_v: Literal["f16", "q8_0", "q4_0"] | None
+    flash_attention: Literal["auto", "on", "off"] | None
+    lora: dict[str, str | LoraAdapter] | None
+    n_gpu_layers: int | Literal["auto"] | None
+    split_mode: Literal["layer", "row", "none"] | None
+    main_gpu: int | None
+    tensor_split: tuple[float, ...] | None
+
+
+class FurtherOptions(PlacementOptions, EngineOptions, total=False):
+    """Options of a launch that few need."""
+
+
+class LaunchOptions(FurtherOptions, total=False):
     """Options of a launch beside the model's name, in Xinference's names; `Client.launch_model` explains them."""
 
     model_path: str | None
@@ -81,6 +103,7 @@ class Sampling(TypedDict, total=False):
     frequency_penalty: float
     repetition_penalty: float
     ignore_eos: bool
+    lora_name: str
 
 
 class ChatOptions(Sampling, total=False):

@@ -10,7 +10,7 @@ import httpx
 
 from xinfer_runtime.client import calls
 from xinfer_runtime.client.answer_stream import DONE
-from xinfer_runtime.client.calls import Call, ChatOptions, PlacementOptions, Sampling
+from xinfer_runtime.client.calls import Call, ChatOptions, FurtherOptions, Sampling
 from xinfer_runtime.client.completion import Completion
 from xinfer_runtime.client.connection import connection_errors, http_options, request_options
 from xinfer_runtime.client.description import ModelDescription, ModelEventLine, RegisteredModel, ServerDescription
@@ -90,13 +90,13 @@ class Client:
         context_length: int | None = None,
         wait_ready: bool = True,
         progress: Progress | None = None,
-        **placement: Unpack[PlacementOptions],
+        **further: Unpack[FurtherOptions],
     ) -> str:
         """Launches a model and returns its uid, by default once it answers.
 
-        `model_path` is a GGUF file on the nodes. `context_length` is in tokens. `placement` says where replicas run.
-        `progress` is called with the model's description at every change. Interrupting the wait does not stop the
-        launch.
+        `model_path` is a GGUF file on the nodes. `context_length` is in tokens. `further` says where replicas run and
+        what the engine shall do: `calls.FurtherOptions`. `progress` is called with the model's description at every
+        change. Interrupting the wait does not stop the launch.
 
         Raises:
             ModelNotFound: no such name; the message has the nearest ones.
@@ -115,7 +115,7 @@ class Client:
             replica=replica,
             n_gpu=n_gpu,
             context_length=context_length,
-            **placement,
+            **further,
         )
         uid = self.send(calls.launch_model(request))
         if wait_ready:

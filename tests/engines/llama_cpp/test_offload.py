@@ -1,6 +1,7 @@
 """Which layers go on which GPUs."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xinfer_runtime.catalog.gguf_file import read_gguf
-from xinfer_runtime.engines.llama_cpp import loading
+from xinfer_runtime.engines.llama_cpp import devices, loading, native_log
+from xinfer_runtime.engines.llama_cpp.model import load_weights
 from xinfer_runtime.engines.llama_cpp.offload import ALL_LAYERS, Gpu, Offload, layer_costs, layers_that_fit, plan
 from xinfer_runtime.engines.llama_cpp.options import Options
-from xinfer_runtime.errors import InvalidRequest
+from xinfer_runtime.errors import InvalidRequest, ModelFileError
 from xinfer_runtime.messages import ModelSpec
 
 GIB = 1 << 30
@@ -130,6 +132,19 @@ def test_layers_on_a_gpu_need_a_build_that_has_gpus(tiny_model: Path, monkeypatc
     with pytest.raises(InvalidRequest, match="no GPU support") as caught:
         loading.load_model(spec, Options(n_gpu_layers=2), lambda fraction, stage: True)
     assert caught.value.param == "n_gpu_layers"
+
+
+def test_llama_cpp_uses_the_devices_that_it_is_given(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The processor stands in for a GPU: it is one of llama.cpp's devices, with memory and a handle as those have.
+    monkeypatch.setattr(devices, "_GPU", 0)
+    monkeypatch.setattr(devices, "supports_gpu", lambda: True)
+    [found] = devices.gpus()
+    assert 0 < found.free <= found.total
+    everything = Offload(ALL_LAYERS, (found.index,), tensor_split=(1.0,))
+    load_weights(tiny_model, everything, lambda _: True).free()
+    assert any("using device CPU" in line for line in native_log.lines())
+    with pytest.raises(ModelFileError, match="split buffers"):  # Only GPUs divide rows.
+        load_weights(tiny_model, replace(everything, split_mode="row"), lambda _: True)
 
 
 async def test_the_replica_says_how_many_layers_are_on_gpus(engines: Callable[[], Any], tiny_model: Path) -> None:
