@@ -58,6 +58,9 @@ class XinferApp(ExtensionApp):
     public_url = Unicode(
         "", help="URL under which kernels and clients on other machines reach this server. Default: its own."
     ).tag(config=True)
+    body_timeout = Float(
+        300.0, help="Seconds that the body of a request may take to come; its connection is closed then."
+    ).tag(config=True)
     image_hosts = List(
         Unicode(),
         help="Hosts from which images are fetched that requests name by URL, such as '*.example.org'; '*' for all. "
@@ -86,6 +89,7 @@ class XinferApp(ExtensionApp):
             scheduler=self.scheduler_address or None,
             credentials=self._credentials(),
             launch_timeout=self.launch_timeout,
+            body_timeout=self.body_timeout,
             image_hosts=list(self.image_hosts),
         )
         provider = self._server.identity_provider

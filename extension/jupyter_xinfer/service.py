@@ -75,6 +75,8 @@ class ServiceConfig:
     scheduler: str | None = None
     credentials: TlsCredentials | None = None
     launch_timeout: float = 3600.0
+    body_timeout: float = 300.0
+    """Seconds that the body of a request may take to come."""
     image_hosts: list[str] = field(default_factory=list)
     """Patterns of the hosts from which images are fetched that requests name by URL."""
 

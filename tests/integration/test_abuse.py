@@ -13,6 +13,7 @@ import pytest
 from tests.conftest import BASE_URL, XinferServer, start_server
 
 MIB = 2**20
+BODY_SECONDS = 10
 CHAT = BASE_URL + "v1/chat/completions"
 QUESTION = {"model": "xinfer-demo", "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 1}
 LONG = {
@@ -26,7 +27,7 @@ LONG = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[XinferServer]:
-    running = start_server(tmp_path_factory.mktemp("abuse"))
+    running = start_server(tmp_path_factory.mktemp("abuse"), f"--XinferApp.body_timeout={BODY_SECONDS}")
     try:
         running.launch(model_name="xinfer-demo")
         serves(running)
@@ -170,6 +171,15 @@ def test_clients_that_send_a_byte_now_and_then_hold_nobody_up(server: XinferServ
             started = time.monotonic()
             serves(server)
             assert time.monotonic() - started < 20
+
+
+def test_a_body_that_does_not_come_ends_its_connection(server: XinferServer) -> None:
+    with connection(server) as raw:
+        raw.sendall(head(server, "Content-Length: 1000") + b"{")
+        started = time.monotonic()
+        assert answer(raw)[0] == 0
+
+    assert time.monotonic() - started > BODY_SECONDS - 1
 
 
 def test_clients_that_end_in_the_middle_leave_nothing(server: XinferServer) -> None:

@@ -124,6 +124,8 @@ class XinferHandler(APIHandler):
         self._refusal: XinferError | HTTPError | None = None
 
     async def prepare(self) -> None:  # type: ignore[override]
+        connection: Any = self.request.connection
+        connection.set_body_timeout(self.service.config.body_timeout)
         try:
             await self._admit()
         except (XinferError, HTTPError) as error:

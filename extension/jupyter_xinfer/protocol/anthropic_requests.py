@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from jupyter_xinfer.protocol.chat_messages import FunctionCall, Message, MessageToolCall
+from jupyter_xinfer.protocol.chat_messages import MAX_MESSAGES, MAX_PARTS, FunctionCall, Message, MessageToolCall
 from jupyter_xinfer.protocol.openai_requests import ChatRequest
 from jupyter_xinfer.protocol.sampling_fields import PositiveInt, Probability
 from jupyter_xinfer.protocol.tools import FunctionTool, NamedChoice, NamedFunction, Tool, ToolChoice
@@ -28,7 +28,7 @@ class Block(Struct):
 
 class AnthropicMessage(Struct):
     role: Literal["user", "assistant"]
-    content: str | list[Block]
+    content: str | Annotated[list[Block], Meta(max_length=MAX_PARTS)]
 
     def as_messages(self, field: str) -> list[Message]:
         """Results of tools are messages of their own in chat, before what the user says beside them."""
@@ -87,7 +87,7 @@ class CountTokensRequest(Struct, kw_only=True, forbid_unknown_fields=True):
     """What the prompt is made of."""
 
     model: Annotated[str, Meta(min_length=1)]
-    messages: Annotated[list[AnthropicMessage], Meta(min_length=1)]
+    messages: Annotated[list[AnthropicMessage], Meta(min_length=1, max_length=MAX_MESSAGES)]
     system: str | list[Block] | None = None
     tools: list[AnthropicTool] | None = None
     tool_choice: AnthropicToolChoice | None = None

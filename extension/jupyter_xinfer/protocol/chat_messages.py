@@ -1,9 +1,9 @@
 """The messages of a conversation as callers of the OpenAI API write them."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from xinfer_runtime.errors import InvalidRequest
 from xinfer_runtime.messages import ChatMessage, ToolCall
@@ -11,6 +11,10 @@ from xinfer_runtime.messages import ChatMessage, ToolCall
 Images = Mapping[tuple[int, int], bytes]
 """The encoded images of messages, by the number of the message and of its part."""
 NO_IMAGES: Images = {}
+
+
+MAX_MESSAGES = 2048
+MAX_PARTS = 1024
 
 
 class ImageUrl(Struct):
@@ -45,7 +49,7 @@ class Message(Struct):
     """One message as callers write it; fields that other servers' clients echo back are allowed and dropped."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[ContentPart] | None = None
+    content: str | Annotated[list[ContentPart], Meta(max_length=MAX_PARTS)] | None = None
     name: str | None = None
     tool_calls: list[MessageToolCall] | None = None
     tool_call_id: str | None = None

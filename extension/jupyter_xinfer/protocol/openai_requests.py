@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta
 
-from jupyter_xinfer.protocol.chat_messages import NO_IMAGES, Images, Message
+from jupyter_xinfer.protocol.chat_messages import MAX_MESSAGES, NO_IMAGES, Images, Message
 from jupyter_xinfer.protocol.fan_out import fan_out
 from jupyter_xinfer.protocol.sampling_fields import PositiveInt, SamplingFields, TokenId
 from jupyter_xinfer.protocol.structured_output import ResponseFormat, constraining_field, constraint_of
@@ -22,7 +22,7 @@ DEFAULT_COMPLETION_TOKENS = 16
 
 
 class ChatRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
-    messages: Annotated[list[Message], Meta(min_length=1)]
+    messages: Annotated[list[Message], Meta(min_length=1, max_length=MAX_MESSAGES)]
     max_completion_tokens: PositiveInt | None = None
     tools: list[Tool] | None = None
     tool_choice: ToolChoice | None = None

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta, Struct
 
-from jupyter_xinfer.protocol.chat_messages import ContentPart, FunctionCall, Message, MessageToolCall
+from jupyter_xinfer.protocol.chat_messages import MAX_MESSAGES, ContentPart, FunctionCall, Message, MessageToolCall
 from jupyter_xinfer.protocol.openai_requests import ChatRequest
 from jupyter_xinfer.protocol.sampling_fields import PlainStreamOptions, PositiveInt, Probability, Temperature
 from jupyter_xinfer.protocol.structured_output import JsonSchemaFormat, ResponseFormat
@@ -78,7 +78,7 @@ class ReasoningOptions(Struct):
 
 class ResponsesRequest(Struct, kw_only=True, forbid_unknown_fields=True):
     model: Annotated[str, Meta(min_length=1)]
-    input: str | Annotated[list[InputItem], Meta(min_length=1)]
+    input: str | Annotated[list[InputItem], Meta(min_length=1, max_length=MAX_MESSAGES)]
     instructions: str | None = None
     previous_response_id: str | None = None
     max_output_tokens: PositiveInt | None = None

@@ -17,6 +17,7 @@ TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 # llama.cpp and PyTorch generators take 64-bit seeds; OpenAI documents signed 64 bit.
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 MAX_STOP_STRINGS = 16
+MAX_STOP_LENGTH = 1024
 MAX_BIASES = 1024
 MAX_BREAKERS = 32
 MAX_BREAKER_BYTES = 40
@@ -147,8 +148,8 @@ class SamplingFields(GuidedFields, kw_only=True, forbid_unknown_fields=True):
         stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
         if len(stop) > MAX_STOP_STRINGS:
             raise InvalidRequest(f"`stop` takes at most {MAX_STOP_STRINGS} strings.", param="stop")
-        if any(not text for text in stop):
-            raise InvalidRequest("`stop` must not hold an empty string.", param="stop")
+        if any(not 0 < len(text) <= MAX_STOP_LENGTH for text in stop):
+            raise InvalidRequest(f"The strings of `stop` have 1 to {MAX_STOP_LENGTH} characters.", param="stop")
         return tuple(stop)
 
     def _biases(self) -> dict[int, float]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from jupyter_xinfer.protocol.chat_messages import Message
+from jupyter_xinfer.protocol.chat_messages import MAX_MESSAGES, Message
 from jupyter_xinfer.protocol.sampling_fields import TokenId
 from jupyter_xinfer.protocol.tools import Tool
 from xinfer_runtime.errors import InvalidRequest
@@ -22,7 +22,7 @@ class TokenizeRequest(Struct, kw_only=True, forbid_unknown_fields=True):
     prompt: str | None = None
     add_special_tokens: bool | None = None
     return_token_strs: bool = False
-    messages: Annotated[list[Message], Meta(min_length=1)] | None = None
+    messages: Annotated[list[Message], Meta(min_length=1, max_length=MAX_MESSAGES)] | None = None
     tools: list[Tool] | None = None
     add_generation_prompt: bool = True
     continue_final_message: bool = False
