@@ -22,6 +22,7 @@ from jupyter_xinfer.auth.gate import Gate
 from jupyter_xinfer.auth.meter import Meter
 from jupyter_xinfer.auth.principal import current_principal
 from jupyter_xinfer.cluster_access import ClusterAccess, ClusterState
+from jupyter_xinfer.demand_meter import DemandMeter
 from jupyter_xinfer.images.fetch import Fetcher
 from jupyter_xinfer.images.image_parts import image_places, images_for
 from jupyter_xinfer.metrics import Metrics
@@ -32,6 +33,7 @@ from jupyter_xinfer.protocol.response_store import ResponseStore
 from jupyter_xinfer.registrations import Registrations
 from jupyter_xinfer.running_requests import RunningRequests
 from jupyter_xinfer.vector_pieces import in_pieces
+from jupyter_xinfer.waking import Waking
 from xinfer_runtime import __version__
 from xinfer_runtime.catalog.families import Family, find_family
 from xinfer_runtime.catalog.resolve import resolve
@@ -106,8 +108,11 @@ class Service:
         self._stopping = False
         self.registrations = Registrations(config.home / "registrations", log)
         self.requests = RunningRequests()
+        self._demand = DemandMeter()
+        self._demand_task: asyncio.Task[None] | None = None
         self.cluster = ClusterAccess(config.home, config.scheduler, config.credentials, self._cluster_changed, log)
         self.cluster.on_session(self._use_session)
+        self._waking = Waking(lambda: self.cluster.session, self._demand, config.launch_timeout)
         metrics.watch_load(self._load)
 
     # -- models ----------------------------------------------------------------------------------------------------
@@ -223,11 +228,13 @@ class Service:
         engine.
         """
         uid, request = uid_of(model), with_adapter(model, request)
-        router = self._router_to(uid, "generate")
-        answer = self.requests.abortable(uid, request.id, router.generate(uid, request))
-        with self.meter.request(current_principal(), uid) as count:
+        self._router_to(uid, "generate")
+        with self.meter.request(current_principal(), uid) as count, self._demand.request(uid) as answered:
+            waking = self._when_awake(uid, lambda router: router.generate(uid, request))
+            answer = self.requests.abortable(uid, request.id, waking)
             async with aclosing(answer) as deltas:
                 async for delta in deltas:
+                    answered()
                     count.observe(delta)
                     yield delta
 
@@ -236,12 +243,16 @@ class Service:
 
         Each delta has the tokens used so far. Closing the generator aborts what is left.
         """
-        router = self._router_to(uid, "embed" if request.query is None else "rerank")
-        parts = in_pieces(partial(router.generate, uid), request, len(router.stats(uid)))
-        answer = self.requests.abortable(uid, request.id, parts)
-        with self.meter.request(current_principal(), uid) as count:
+        self._router_to(uid, "embed" if request.query is None else "rerank")
+
+        def pieces(router: Router) -> AsyncGenerator[Delta]:
+            return in_pieces(partial(router.generate, uid), request, len(router.stats(uid)))
+
+        with self.meter.request(current_principal(), uid) as count, self._demand.request(uid) as answered:
+            answer = self.requests.abortable(uid, request.id, self._when_awake(uid, pieces))
             async with aclosing(answer) as deltas:
                 async for delta in deltas:
+                    answered()
                     count.observe(delta)
                     yield delta
 
@@ -258,9 +269,17 @@ class Service:
     async def ask(self, model: str, request: GenerateRequest) -> Delta:
         """The answer to a request for which nothing is generated. It counts as a request, and costs no tokens."""
         uid = uid_of(model)
-        router = self._router_to(uid)
-        with self.meter.request(current_principal(), uid):
-            return await whole(router.generate(uid, request), request.id)
+        self._router_to(uid)
+        with self.meter.request(current_principal(), uid), self._demand.request(uid):
+            answer = self._when_awake(uid, lambda router: router.generate(uid, request))
+            return await whole(answer, request.id)
+
+    async def _when_awake(self, uid: str, run: Callable[[Router], AsyncGenerator[Delta]]) -> AsyncGenerator[Delta]:
+        """What `run` gives, of a model that may have to be loaded for it: then the request waits for that."""
+        await self._waking.awake(uid)
+        async with aclosing(run(self._router_to(uid))) as deltas:
+            async for delta in deltas:
+                yield delta
 
     async def images(self, model: str, messages: Sequence[Message]) -> Images:
         """The images of `messages`. Raises `InvalidRequest` that names the first, where the model takes text only."""
@@ -332,6 +351,9 @@ class Service:
     async def stop(self) -> None:
         """Refuse new work, then end the router, the session and the local cluster."""
         self._stopping = True
+        if self._demand_task is not None:
+            self._demand_task.cancel()
+            await asyncio.gather(self._demand_task, return_exceptions=True)
         if self._router is not None:
             await self._router.close()
             self._router = None
@@ -360,6 +382,8 @@ class Service:
         if self._router is not None:
             asyncio.get_running_loop().create_task(self._router.close())
         self._router = Router(session)
+        if self._demand_task is None:
+            self._demand_task = asyncio.create_task(self._demand.tell(lambda: self.cluster.session))
         session.subscribe(self._model_changed)
         for uid in list(session.models):
             self._model_changed(uid)
@@ -371,6 +395,7 @@ class Service:
             self._emit({"action": "removed", "model_uid": uid, "state": "terminated"})
         else:
             self._emit({"action": "state", "model_uid": uid, "state": status.state})
+            self._waking.changed(uid, status)
         for callback in tuple(self._subscribers):
             callback(uid)
 

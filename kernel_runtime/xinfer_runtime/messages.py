@@ -318,6 +318,11 @@ class LaunchRequest(Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     replica_config: tuple[ReplicaConfigItem, ...] | None = None
     labels: dict[str, str] | None = None
     pinned: bool | None = None
+    idle_timeout: float | None = None
+    evictable: bool | None = None
+    min_replicas: int | None = None
+    max_replicas: int | None = None
+    target_wait: float | None = None
     context_length: int | None = None
     max_sequences: int | None = None
     prefix_cache: bool | None = None
@@ -369,6 +374,17 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
     """Of the first replicas, where they differ."""
     pinned: bool = False
     """Whether replicas stay where they are as long as their node does."""
+    idle_timeout: float | None = None
+    """Seconds without a request after which the model is unloaded, to be loaded again for the next one."""
+    evictable: bool = False
+    """Whether an idle model may be unloaded, to be loaded again later, when another one needs its memory."""
+    min_replicas: int | None = None
+    max_replicas: int | None = None
+    """Between these, replicas come and go with the load. None: there are always as many as asked for."""
+    target_wait: float = 2.0
+    """Seconds that requests may wait for their first token before a replica is added."""
+    asleep: bool = False
+    """Whether it is unloaded until the next request."""
     memory_bytes: int = 0
     """Forecast for one replica, 0 where unknown; placement reserves it."""
     weight_bytes: int = 0
@@ -394,6 +410,8 @@ class ReplicaState(StrEnum):
     READY = "ready"
     DRAINING = "draining"
     FAILED = "failed"
+    SLEEPING = "sleeping"
+    """Of a model alone: it is unloaded, and the next request loads it."""
 
 
 class Replica(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -440,6 +458,8 @@ class ModelStatus(Struct, frozen=True, kw_only=True):
     @property
     def state(self) -> ReplicaState:
         """The best state any replica is in: one ready replica makes a ready model."""
+        if self.spec.asleep:
+            return ReplicaState.SLEEPING
         states = {replica.state for replica in self.replicas}
         order = ("ready", "loading", "downloading", "placing", "failed", "draining")
         return next((ReplicaState(s) for s in order if s in states), ReplicaState.PLACING)

@@ -70,6 +70,15 @@ def _add_placement(parser: argparse.ArgumentParser) -> None:
         "--label", action="append", default=[], metavar="NAME=VALUE", help="only nodes with this label; may be repeated"
     )
     parser.add_argument("--pinned", action="store_true", help="replicas stay where they are")
+    parser.add_argument(
+        "--idle-timeout", type=float, metavar="SECONDS", help="unload after so long without a request, until the next"
+    )
+    parser.add_argument("--evictable", action="store_true", help="may be unloaded when another model needs its memory")
+    parser.add_argument("--min-replicas", type=int, metavar="N", help="fewest replicas in quiet times (default: 1)")
+    parser.add_argument("--max-replicas", type=int, metavar="N", help="most replicas, as many as the load needs")
+    parser.add_argument(
+        "--target-wait", type=float, metavar="SECONDS", help="for the first token, above which replicas are added"
+    )
 
 
 def _positions(text: str) -> tuple[int, ...]:
@@ -110,6 +119,11 @@ def launch(arguments: argparse.Namespace, rest: list[str]) -> int:
             gpu_idx=arguments.gpu_idx,
             labels=parse_labels(",".join(arguments.label)) or None,
             pinned=arguments.pinned or None,
+            idle_timeout=arguments.idle_timeout,
+            evictable=arguments.evictable or None,
+            min_replicas=arguments.min_replicas,
+            max_replicas=arguments.max_replicas,
+            target_wait=arguments.target_wait,
             wait_ready=False,
             **engine_options(arguments),
         )

@@ -16,6 +16,8 @@ _STATUS = {
     ReplicaState.READY: "READY",
     ReplicaState.DRAINING: "TERMINATING",
     ReplicaState.FAILED: "ERROR",
+    # It has no word for it; such a model can be used.
+    ReplicaState.SLEEPING: "READY",
 }
 
 

@@ -1,6 +1,6 @@
 /** What the server says, as it says it. Memory is in bytes, rates are tokens per second. */
 
-export type ModelState = 'placing' | 'loading' | 'ready' | 'draining' | 'failed';
+export type ModelState = 'placing' | 'loading' | 'ready' | 'draining' | 'failed' | 'sleeping';
 
 export interface IReplica {
   replica_id: string;

@@ -49,6 +49,8 @@ function modelLook(state: ModelState, trans: TranslationBundle): ILook {
       return { icon: drainingIcon, tone: 'quiet', word: trans.__('Stopping') };
     case 'failed':
       return { icon: failedIcon, tone: 'bad', word: trans.__('Failed') };
+    case 'sleeping':
+      return { icon: stoppedIcon, tone: 'quiet', word: trans.__('Asleep') };
     default:
       // A newer server may know states that this panel does not.
       return { icon: busyIcon, tone: 'quiet', word: state };

@@ -18,6 +18,8 @@ from xinfer_runtime.messages import LaunchRequest, ModelSpec
 MAX_NAME = 200
 MAX_REPLICAS = 1024
 MAX_LABELS = 20
+MAX_SECONDS = 30 * 86400.0
+DEFAULT_TARGET_WAIT = 2.0
 MAX_SEQUENCES = 256
 MAX_CONTEXT_LENGTH = 1 << 24
 
@@ -57,6 +59,8 @@ def resolve(request: LaunchRequest, custom: Sequence[Family] = ()) -> ModelSpec:
     spec = _spec_of_family(request, _family(name, custom)) if path is None else _spec_of_path(request, name, path)
     _bounded("replica", request.replica, 1, MAX_REPLICAS)
     wishes = wishes_of(request)
+    replica = _bounded("replica", len(wishes) or request.replica, 1, MAX_REPLICAS)
+    least, most = _replica_limits(request, replica)
     return ModelSpec(
         uid=check_uid(request.model_uid if request.model_uid is not None else _uid_from(spec.name)),
         name=spec.name,
@@ -66,12 +70,17 @@ def resolve(request: LaunchRequest, custom: Sequence[Family] = ()) -> ModelSpec:
         size_in_billions=spec.size_in_billions,
         quantization=spec.quantization,
         path=spec.path,
-        replica=_bounded("replica", len(wishes) or request.replica, 1, MAX_REPLICAS),
+        replica=max(replica, least or 1),
         n_gpu=gpu_count(request.n_gpu),
         worker_ip=node_name(request.worker_ip, "worker_ip"),
         wishes=wishes,
         labels=_labels(request.labels or {}),
         pinned=bool(request.pinned),
+        idle_timeout=_seconds("idle_timeout", request.idle_timeout),
+        evictable=bool(request.evictable),
+        min_replicas=least,
+        max_replicas=most,
+        target_wait=_seconds("target_wait", request.target_wait) or DEFAULT_TARGET_WAIT,
         context_length=_optional("context_length", request.context_length, MAX_CONTEXT_LENGTH),
         max_sequences=_optional("max_sequences", request.max_sequences, MAX_SEQUENCES),
         engine_options=_engine_options(request),
@@ -214,6 +223,27 @@ def _size_label(size: int | float | str) -> str:
 def _uid_from(name: str) -> str:
     """A uid out of a name or a file's stem: what a uid cannot hold becomes a dash."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-")[:100]
+
+
+def _replica_limits(request: LaunchRequest, replica: int) -> tuple[int | None, int | None]:
+    """The least and the most replicas; both None where their number does not follow the load."""
+    least, most = request.min_replicas, request.max_replicas
+    if most is None:
+        for name in ("min_replicas", "target_wait"):
+            if getattr(request, name) is not None:
+                raise InvalidRequest(f"{name} means something only together with max_replicas", param=name)
+        return None, None
+    least = _bounded("min_replicas", 1 if least is None else least, 1, MAX_REPLICAS)
+    most = _bounded("max_replicas", most, least, MAX_REPLICAS)
+    if replica > most:
+        raise InvalidRequest(f"max_replicas is {most}, and replica is {replica}", param="max_replicas")
+    return least, most
+
+
+def _seconds(param: str, value: float | None) -> float | None:
+    if value is not None and not 0 < value <= MAX_SECONDS:
+        raise InvalidRequest(f"{param} must be more than 0 seconds and at most {MAX_SECONDS:.0f}", param=param)
+    return value
 
 
 def _labels(labels: dict[str, str]) -> dict[str, str]:

@@ -27,12 +27,17 @@ T = TypeVar("T")
 
 
 class PlacementOptions(TypedDict, total=False):
-    """Where the replicas of a launch run.
+    """Where the replicas of a launch run, and how long.
 
     `worker_ip` is a node's name or address. `gpu_idx` are positions among a node's GPUs, shared out to the replicas.
     `replica_config` has an item for each replica where they differ, as in Xinference:
     `{"devices": [{"worker_ip", "n_gpu", "gpu_idx"}]}`. `labels` are what nodes must be labelled with. `pinned` replicas
     do not move as long as their node is there.
+
+    A model is unloaded after `idle_timeout` seconds without a request, or, where it is `evictable`, when it is idle and
+    another one needs its memory; the next request loads it again. Between `min_replicas` and `max_replicas`, replicas
+    are added while requests wait longer than `target_wait` seconds for their first token, and taken away when it is
+    quiet.
     """
 
     worker_ip: str | None
@@ -40,6 +45,11 @@ class PlacementOptions(TypedDict, total=False):
     replica_config: Any
     labels: dict[str, str] | None
     pinned: bool | None
+    idle_timeout: float | None
+    evictable: bool | None
+    min_replicas: int | None
+    max_replicas: int | None
+    target_wait: float | None
 
 
 class EngineOptions(TypedDict, total=False):

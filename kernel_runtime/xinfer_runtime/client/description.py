@@ -40,7 +40,7 @@ class ModelDescription(Struct, frozen=True, kw_only=True):
     model_path: str | None = None
     replica: int = 1
     state: str = "placing"
-    """placing, downloading, loading, ready, draining or failed."""
+    """placing, downloading, loading, ready, draining, failed or sleeping: unloaded until the next request."""
     progress: float = 0.0
     message: str | None = ""
     error: ErrorInfo | None = None

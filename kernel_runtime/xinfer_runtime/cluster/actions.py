@@ -9,6 +9,7 @@ import msgspec
 
 from xinfer_runtime.cluster.control_events import (
     CancelAsked,
+    DemandSeen,
     DrainAsked,
     Event,
     LaunchAsked,
@@ -16,9 +17,10 @@ from xinfer_runtime.cluster.control_events import (
     Reported,
     ScaleAsked,
     TerminateAsked,
+    WakeAsked,
 )
 from xinfer_runtime.cluster.control_state import ControlState
-from xinfer_runtime.cluster.protocol import Answer, Inspection, decode, encode
+from xinfer_runtime.cluster.protocol import Answer, DemandReport, Inspection, decode, encode
 from xinfer_runtime.errors import Cancelled, ErrorInfo, XinferError
 from xinfer_runtime.messages import ModelSpec
 
@@ -63,6 +65,8 @@ class Actions:
             "xinfer_scale": self._scale,
             "xinfer_remove_replica": self._remove_replica,
             "xinfer_drain": self._drain,
+            "xinfer_wake": self._wake,
+            "xinfer_demand": self._demand,
         }
 
     async def _launch(self, spec: bytes) -> bytes:
@@ -82,6 +86,12 @@ class Actions:
 
     async def _drain(self, node: str, undo: bool) -> bytes:
         return await self._answer(lambda: self._do_drain(node, undo=undo))
+
+    async def _wake(self, uid: str) -> bytes:
+        return await self._answer(lambda: self._change(uid, WakeAsked(uid)))
+
+    async def _demand(self, report: bytes) -> bytes:
+        return await self._answer(lambda: self._note_demand(decode(report, DemandReport)))
 
     async def move_away(self, addresses: tuple[str, ...]) -> None:
         """Have the nodes' replicas run elsewhere, as far as they fit there. Raises NotFound."""
@@ -153,6 +163,10 @@ class Actions:
                 task.cancel()
             return Answer(revision=self._table.revision)
         return await self._change(uid, CancelAsked(uid))
+
+    async def _note_demand(self, report: DemandReport) -> Answer:
+        self._table.handle(DemandSeen(report))
+        return Answer(revision=self._table.revision)
 
     async def _do_drain(self, node: str, *, undo: bool) -> Answer:
         state = self._table.state

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from xinfer_runtime.cluster.protocol import NodeReport, Sync
+from xinfer_runtime.cluster.protocol import DemandReport, NodeReport, Sync
 from xinfer_runtime.errors import ErrorInfo
 from xinfer_runtime.messages import ModelSpec, ModelStatus
 
@@ -59,6 +59,20 @@ class DrainAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class WakeAsked:
+    """Somebody needs the model, which may be asleep."""
+
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class DemandSeen:
+    """A gateway said what is used there."""
+
+    report: DemandReport
+
+
+@dataclass(frozen=True, slots=True)
 class Reported:
     address: str
     report: NodeReport
@@ -107,6 +121,8 @@ Event = (
     | ScaleAsked
     | RemovalAsked
     | DrainAsked
+    | WakeAsked
+    | DemandSeen
     | Reported
     | SyncFailed
     | HeartbeatSeen

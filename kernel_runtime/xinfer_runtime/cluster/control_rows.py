@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
+from xinfer_runtime.cluster.demand import ModelDemand
 from xinfer_runtime.cluster.protocol import NodeReport, ReplicaWant
 from xinfer_runtime.errors import ErrorInfo, from_info
 from xinfer_runtime.messages import ModelEvent, ModelSpec, ModelStatus, Replica, ReplicaState, ReplicaWish
@@ -71,6 +72,7 @@ class ModelRow:
     """By replica id."""
     events: deque[ModelEvent]
     refusals: dict[str, ErrorInfo]
+    demand: ModelDemand
     draining: bool = False
 
     def status(self) -> ModelStatus:
@@ -81,6 +83,10 @@ class ModelRow:
     def staying(self) -> list[ReplicaRow]:
         """The rows that count: a replica that moves counts once, by its new place."""
         return [row for row in self.rows.values() if not row.leaving and not row.successor]
+
+    def ready(self) -> bool:
+        """Whether all of its replicas are."""
+        return all(row.replica.state is ReplicaState.READY for row in self.staying())
 
     def superfluous(self, count: int) -> list[str]:
         """The ids of the `count` replicas that are missed least: those without a process, then the newest."""

@@ -1,25 +1,29 @@
 """What placement is shown of a node: what it measured, and what its replicas will still take of that."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from xinfer_runtime.cluster.control_rows import NodeRow, ReplicaRow
-from xinfer_runtime.cluster.placement_room import DeviceView, NodeView, device_bytes, host_bytes
+from xinfer_runtime.cluster.placement_room import GPU_CONTEXT_BYTES, DeviceView, NodeView, device_bytes, host_bytes
 from xinfer_runtime.messages import ReplicaState
 
 _DRAINED = "it is being drained for maintenance"
 
 
-def node_view(address: str, node: NodeRow) -> NodeView:
+def node_view(address: str, node: NodeRow, without: Collection[str] = ()) -> NodeView:
+    """The node now, or as it will be without the replicas whose incarnations are in `without`."""
     inventory = node.report.inventory
-    rows = [*node.rows.values(), *node.moved.values()]
+    everything = [*node.rows.values(), *node.moved.values()]
+    rows = [row for row in everything if row.incarnation not in without]
+    gone = [row for row in everything if row.incarnation in without]
     on_devices = _promised_on_devices(rows)
+    freed = _held_on_devices(gone)
     return NodeView(
         address=address,
         label=inventory.label,
         host=inventory.host,
         memory_total=inventory.memory_total,
-        memory_available=inventory.memory_available,
+        memory_available=inventory.memory_available + sum(row.memory_private for row in gone),
         promised=sum(_promised(row) for row in rows),
         ip=inventory.address,
         labels=inventory.labels,
@@ -29,7 +33,7 @@ def node_view(address: str, node: NodeRow) -> NodeView:
                 index=gpu.index,
                 name=gpu.name,
                 memory_total=gpu.memory_total,
-                memory_free=gpu.memory_free,
+                memory_free=min(gpu.memory_free + freed[gpu.uuid], gpu.memory_total),
                 promised=on_devices[gpu.uuid],
                 divided=bool(gpu.parent),
             )
@@ -55,3 +59,13 @@ def _promised_on_devices(rows: Iterable[ReplicaRow]) -> Counter[str]:
             for uuid in row.devices:
                 promised[uuid] += device_bytes(row.want.spec, len(row.devices))
     return promised
+
+
+def _held_on_devices(rows: Iterable[ReplicaRow]) -> Counter[str]:
+    """What the GPUs get back when these end."""
+    held: Counter[str] = Counter()
+    for row in rows:
+        if row.want is not None and row.settled:
+            for uuid in row.devices:
+                held[uuid] += device_bytes(row.want.spec, len(row.devices)) - GPU_CONTEXT_BYTES
+    return held

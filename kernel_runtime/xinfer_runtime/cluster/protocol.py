@@ -140,6 +140,25 @@ class NodeList(Struct, frozen=True, kw_only=True):
     nodes: tuple[NodeStatus, ...]
 
 
+class Demand(Struct, frozen=True, kw_only=True):
+    """Gateway to controller: the use of a model there now.
+
+    `requests` are in flight, and `waited` is the longest in seconds that one of them waits for its first token, or that
+    one did which got it since the report before.
+    """
+
+    uid: str
+    requests: int
+    waited: float = 0.0
+
+
+class DemandReport(Struct, frozen=True, kw_only=True):
+    """The use of all models at one gateway for which somebody wants to know; `gateway` tells gateways apart."""
+
+    gateway: str
+    demands: tuple[Demand, ...] = ()
+
+
 class Answer(Struct, frozen=True, kw_only=True):
     """Controller to gateway: the table's revision after the change, and the model; or an error."""
 
