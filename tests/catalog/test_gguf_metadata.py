@@ -82,6 +82,16 @@ def test_metadata_that_llama_cpp_would_not_survive_is_refused(write: Write, entr
     assert fault in caught.value.message
 
 
+def test_one_expert_is_none_where_llama_cpp_says_so(write: Write) -> None:
+    entries = [each for each in LLAMA if not each[8:].startswith((b"general.architecture", b"llama."))]
+    raw = gguf(
+        [*entries, text("general.architecture", "hunyuan-dense"), u32("hunyuan-dense.expert_used_count", 1)],
+        TENSORS,
+        DATA_BYTES,
+    )
+    assert read_gguf(write(raw)).architecture == "hunyuan-dense"
+
+
 def test_what_llama_cpp_knows_is_left_alone(write: Write) -> None:
     entries = [
         u32("llama.expert_count", 8),
