@@ -124,6 +124,13 @@ class Cancelled(XinferError):
     code = "cancelled"
 
 
+class DeadlineExceeded(XinferError):
+    """Nobody wants the answer any more: the time that the caller gave it is over."""
+
+    status = 408
+    code = "deadline_exceeded"
+
+
 class EngineError(XinferError):
     code = "engine_error"
 

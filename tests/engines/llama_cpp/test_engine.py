@@ -16,6 +16,7 @@ from xinfer_runtime.messages import (
     FinishReason,
     GenerateRequest,
     MirostatParams,
+    Priority,
     SamplingParams,
     Usage,
 )
@@ -288,3 +289,30 @@ async def test_a_storm_of_requests_and_aborts_under_pressure_changes_no_text(
             assert tight.text(request.id) == roomy.text(request.id)
     assert (tight.engine.stats().running, tight.engine.stats().waiting, tight.engine.stats().kv_used) == (0, 0, 0)
     assert tight.engine._loop._scheduler.preemptions > 0
+
+
+async def test_a_request_whose_time_is_over_ends_and_leaves_nothing_behind(running: RunningEngine) -> None:
+    sampling = SamplingParams(max_tokens=480, ignore_eos=True)
+    running.submit(GenerateRequest(id="late", prompt="Hello", sampling=sampling, timeout=0.0))
+    running.submit(GenerateRequest(id="in time", prompt="Hello", sampling=replace(sampling, max_tokens=5), timeout=60))
+    error = (await running.finish("late"))[-1].error
+    assert error is not None
+    assert error.code == "deadline_exceeded"
+    assert (await running.finish("in time"))[-1].finish_reason is FinishReason.LENGTH
+    assert await running.greedy("after")
+    stats = running.engine.stats()
+    assert (stats.running, stats.waiting, stats.kv_used) == (0, 0, 0)
+
+
+async def test_interactive_requests_go_ahead_of_batch_ones(
+    engines: Callable[[], RunningEngine], tiny_model: Path
+) -> None:
+    running = engines()
+    await running.load(tiny_model, max_sequences=1)
+    running.submit(replace(greedy("first", "first", 200), priority=Priority.BATCH))
+    await running.until(lambda: bool(running.tokens("first")))
+    for name, priority in (("batch", Priority.BATCH), ("urgent", Priority.INTERACTIVE)):
+        running.submit(replace(greedy(name, name, 5), priority=priority))
+    await asyncio.gather(*(running.finish(name) for name in ("first", "batch", "urgent")))
+    ended = [delta.id for step in running.steps for delta in step if delta.last]
+    assert ended == ["first", "urgent", "batch"]

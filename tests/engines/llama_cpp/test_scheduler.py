@@ -83,7 +83,7 @@ def test_a_prompt_is_admitted_by_the_cells_it_needs_and_not_by_what_it_might_nee
     assert scheduler.running == 2
 
 
-def test_when_cells_run_out_the_youngest_waits_and_is_computed_again_with_its_tokens() -> None:
+def test_when_cells_run_out_one_waits_and_is_computed_again_with_its_tokens() -> None:
     scheduler = Scheduler(Limits(cells=30, slots=2, token_budget=32))
     scheduler.add(sequence(1, 10))
     scheduler.add(sequence(2, 10))
@@ -95,13 +95,22 @@ def test_when_cells_run_out_the_youngest_waits_and_is_computed_again_with_its_to
     assert shape(step) == [(2, 0, 16, True)]
 
 
-def test_the_line_is_first_come_first_served_even_if_a_later_request_would_fit() -> None:
-    scheduler = Scheduler(Limits(cells=40, slots=4, token_budget=64))
+def test_a_request_that_does_not_fit_yet_lets_some_others_pass_and_then_no_more() -> None:
+    scheduler = Scheduler(Limits(cells=100, slots=4, token_budget=64))
     scheduler.add(sequence(1, 20))
     run(scheduler)
-    scheduler.add(sequence(2, 30))
-    scheduler.add(sequence(3, 1))
-    assert [work[0] for work in shape(run(scheduler))] == [1]
+    scheduler.add(sequence(2, 90))
+    for key in range(3, 30):
+        scheduler.add(sequence(key, 1))
+    passed: set[int] = set()
+    for _ in range(40):
+        for work in run(scheduler).work:
+            if work.sequence.key > 2:
+                passed.add(work.sequence.key)
+                scheduler.remove(work.sequence.key)
+    assert passed == set(range(3, 19))
+    scheduler.remove(1)
+    assert (2, 0, 64, False) in shape(run(scheduler))
 
 
 def test_resumed_tokens_are_computed_one_in_a_step_after_the_prompt() -> None:
@@ -117,7 +126,7 @@ def test_resumed_tokens_are_computed_one_in_a_step_after_the_prompt() -> None:
 
 def test_a_preempted_sequence_is_computed_again_like_a_prompt() -> None:
     scheduler = Scheduler(Limits(cells=100, slots=2, token_budget=32))
-    scheduler.add(sequence(1, 3))
+    scheduler.add(sequence(1, 12))
     scheduler.add(sequence(2, 9, singly_from=4))
     run(scheduler)
     scheduler.shed()
@@ -419,3 +428,13 @@ def test_a_prompt_waits_for_nobody_while_nothing_decodes() -> None:
     scheduler = Scheduler(Limits(cells=100, slots=2, token_budget=64, patience=1))
     scheduler.add(sequence(1, 10))
     assert shape(run(scheduler)) == [(1, 0, 10, True)]
+
+
+def test_batch_requests_wait_for_interactive_ones_and_are_preempted_before_them() -> None:
+    scheduler = Scheduler(Limits(cells=60, slots=2, token_budget=64))
+    scheduler.add(TokenSequence(1, [1] * 10, batch=True))
+    scheduler.add(TokenSequence(2, [2] * 10, batch=True))
+    scheduler.add(sequence(3, 30))
+    assert [work[0] for work in shape(run(scheduler))] == [1, 3]
+    scheduler.shed()
+    assert [work[0] for work in shape(run(scheduler))] == [3]

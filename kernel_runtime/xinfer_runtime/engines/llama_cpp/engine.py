@@ -20,8 +20,8 @@ from xinfer_runtime.engines.llama_cpp.generation import Generation
 from xinfer_runtime.engines.llama_cpp.loading import load_model
 from xinfer_runtime.engines.llama_cpp.loop import Abort, Command, EngineLoop, Outcome, Start, Stop, UseThreads
 from xinfer_runtime.engines.llama_cpp.options import Options
-from xinfer_runtime.errors import EngineError, ErrorInfo, InvalidRequest, XinferError
-from xinfer_runtime.messages import Delta, EngineStats, GenerateRequest, ModelInfo, ModelSpec, ReplicaRequest
+from xinfer_runtime.errors import DeadlineExceeded, EngineError, ErrorInfo, InvalidRequest, XinferError
+from xinfer_runtime.messages import Delta, EngineStats, GenerateRequest, ModelInfo, ModelSpec, Priority, ReplicaRequest
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ class LlamaCppEngine(Engine):
         self._tickets = count()
         self._ticket_of: dict[str, int] = {}
         self._live: dict[int, str] = {}
+        self._timers: dict[int, asyncio.TimerHandle] = {}
         self._preparing = 0
         self._preparer = ThreadPoolExecutor(1, thread_name_prefix="xinfer-prepare")
         self._thread: threading.Thread | None = None
@@ -78,6 +79,8 @@ class LlamaCppEngine(Engine):
         ticket = next(self._tickets)
         self._ticket_of[request.id] = ticket
         self._live[ticket] = request.id
+        if request.timeout is not None:
+            self._timers[ticket] = self._event_loop.call_later(request.timeout, self._expire, ticket, request)
         if self._ended is None and not self._closing and self._loop is not None:
             self._preparing += 1
             self._preparer.submit(self._prepare, ticket, request)
@@ -88,7 +91,7 @@ class LlamaCppEngine(Engine):
     def abort(self, request_id: str) -> None:
         ticket = self._ticket_of.pop(request_id, None)
         if ticket is not None:
-            del self._live[ticket]
+            self._forget(ticket)
             self._commands.put(Abort(ticket))
 
     def stats(self) -> EngineStats:
@@ -116,9 +119,20 @@ class LlamaCppEngine(Engine):
                 continue  # Aborted since.
             deltas.append(delta)
             if delta.last:
-                del self._ticket_of[self._live.pop(ticket)]
+                del self._ticket_of[self._live[ticket]]
+                self._forget(ticket)
         if deltas:
             self._emit(deltas)
+
+    def _forget(self, ticket: int) -> None:
+        del self._live[ticket]
+        if (timer := self._timers.pop(ticket, None)) is not None:
+            timer.cancel()
+
+    def _expire(self, ticket: int, request: GenerateRequest) -> None:
+        error = DeadlineExceeded(f"The request took more than the {request.timeout:g} s that were given to it")
+        self._commands.put(Abort(ticket))
+        self._deliver([(ticket, Delta(id=request.id, error=error.info))])
 
     def _prepared(self) -> None:
         self._preparing -= 1
@@ -157,7 +171,16 @@ class LlamaCppEngine(Engine):
             return
         exact = 0 < len(request.resume) <= self._options.exact_resume_tokens
         tokens = [*prompt, *request.resume]
-        self._commands.put(Start(ticket, generation, tokens, len(prompt) if exact else None, adapter))
+        self._commands.put(
+            Start(
+                ticket,
+                generation,
+                tokens,
+                len(prompt) if exact else None,
+                adapter,
+                batch=request.priority is Priority.BATCH,
+            )
+        )
 
     # ---- on the engine loop's thread
 

@@ -36,6 +36,7 @@ class Start:
     tokens: list[int]
     singly_from: int | None
     adapter: str = NO_ADAPTER
+    batch: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,9 @@ class EngineLoop:
             elif self._wanted(command.ticket):  # Its abort may have overtaken it while it was prepared.
                 self._generations[command.ticket] = command.generation
                 self._prompt_tokens += command.generation.prompt_tokens
-                self._scheduler.add(TokenSequence(command.ticket, command.tokens, command.singly_from, command.adapter))
+                self._scheduler.add(
+                    TokenSequence(command.ticket, command.tokens, command.singly_from, command.adapter, command.batch)
+                )
             self._count()
 
     def _step(self) -> None:

@@ -6,16 +6,16 @@ running sequence and fills the rest of the token budget with prompts, oldest req
 
 A running sequence needs one cell per token it has, also for those not yet computed; cells of a common prefix count
 once (see `prefix_cache`). So prompts that have been admitted always fit, and only a growing sequence can use up the
-cells. Then cached cells that nobody needs are freed, and when there are none, the youngest running sequence waits,
-first in the line, to be computed again.
+cells. Then cached cells that nobody needs are freed, and when there are none, the running sequence that costs least
+waits, first in the line, to be computed again.
 """
 
-from collections import deque
 from dataclasses import dataclass, field
 
 from msgspec import Struct
 
 from xinfer_runtime.engines.llama_cpp.prefix_cache import Node, Operation, PrefixCache
+from xinfer_runtime.engines.llama_cpp.waiting_order import WaitingOrder
 
 _WORTH_WAITING = 32
 """Tokens of a common prefix for which a request waits while another computes them."""
@@ -59,6 +59,9 @@ class TokenSequence:
     singly_from: int | None = None
     adapter: str = ""
     """What its cells are computed with, and may be shared among."""
+    batch: bool = False
+    """Whether interactive ones go first."""
+    passed: int = 0
     slot: int = -1
     """Its sequence in the KV cache, -1 while it waits."""
     computed: int = 0
@@ -115,7 +118,7 @@ class Scheduler:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._waiting: deque[TokenSequence] = deque()
+        self._waiting: WaitingOrder[TokenSequence] = WaitingOrder()
         self._running: list[TokenSequence] = []  # In order of arrival, which is the order of keys.
         self._known: dict[int, TokenSequence] = {}
         self._cache = PrefixCache(max(limits.slots, limits.kv_sequences), limits.retained)
@@ -161,7 +164,7 @@ class Scheduler:
         if not 0 < len(sequence.tokens) <= self._limits.cells:
             raise ValueError(f"a sequence of {len(sequence.tokens)} tokens does not fit {self._limits.cells} cells")
         self._known[sequence.key] = sequence
-        self._waiting.append(sequence)
+        self._waiting.add(sequence)
 
     def cached(self, key: int) -> int:
         """Tokens of a sequence that did not have to be computed when it was first admitted."""
@@ -182,7 +185,7 @@ class Scheduler:
     def plan(self) -> Step:
         """The next step; empty when there is nothing to do."""
         while self.cells_used > self._limits.cells:
-            self._preempt_youngest()
+            self._preempt()
         self._admit()
         self._cache.evict(self.cells_used + self.cells_cached - self._limits.cells)
         step = Step(operations=self._cache.operations())
@@ -216,7 +219,7 @@ class Scheduler:
                 sequence.path = self._cache.commit(sequence.slot, sequence.path, fresh)
 
     def shed(self) -> bool:
-        """The cache had no place for the planned step after all: free what nobody needs, or else preempt the youngest
+        """The cache had no place for the planned step after all: free what nobody needs, or else preempt a sequence
         and admit nobody until one ends.
 
         Returns False, and does nothing, when only one sequence is left.
@@ -225,7 +228,7 @@ class Scheduler:
             return True
         if len(self._running) < 2:
             return False
-        self._preempt_youngest()
+        self._preempt()
         self._closed_door = True
         return True
 
@@ -243,37 +246,42 @@ class Scheduler:
 
     def _admit(self) -> None:
         uncommitted = self._limits.token_budget - sum(sequence.uncomputed for sequence in self._running)
-        while self._waiting and len(self._running) < self._limits.slots and uncommitted > 0 and not self._closed_door:
-            sequence = self._waiting[0]
-            # The last token is always computed, for its logits; tokens to be computed singly are not taken from others.
-            most = len(sequence.tokens) - 1
-            match = self._cache.match(
-                sequence.tokens,
-                min(most, sequence.singly_from or most),
-                self._limits.least_shared,
-                sequence.adapter,
-            )
-            if self._cache.sharing and self._is_computing_more(sequence, match.length):
+        while uncommitted > 0 and len(self._running) < self._limits.slots and not self._closed_door:
+            sequence = next(filter(self._enter, self._waiting.candidates()), None)
+            if sequence is None:
                 return
-            # Leave every running sequence a few cells to grow, or the newcomer is preempted before it has said
-            # anything.
-            reserve = 8 * len(self._running)
-            needed = match.unpinned + len(sequence.tokens) - match.length
-            if self.cells_used + needed + reserve > self._limits.cells and self._running:
-                return
-            place = self._cache.enter(match)
-            if place is None:
-                return
-            self._waiting.popleft()
-            sequence.slot, sequence.path = place
-            sequence.computed = sequence.shared
-            sequence.prompt = len(sequence.tokens)
-            if sequence.cached is None:
-                sequence.cached = sequence.computed
-                self.tokens_cached += sequence.computed
-            self._running.append(sequence)
-            self._running.sort(key=lambda each: each.key)
+            self._waiting.take(sequence)
             uncommitted -= sequence.uncomputed
+
+    def _enter(self, sequence: TokenSequence) -> bool:
+        """Let the sequence run, if there is room for it."""
+        # The last token is always computed, for its logits; tokens to be computed singly are not taken from others.
+        most = len(sequence.tokens) - 1
+        match = self._cache.match(
+            sequence.tokens,
+            min(most, sequence.singly_from or most),
+            self._limits.least_shared,
+            sequence.adapter,
+        )
+        if self._cache.sharing and self._is_computing_more(sequence, match.length):
+            return False
+        # Leave every running sequence a few cells to grow, or the newcomer is preempted before it has said anything.
+        reserve = 8 * len(self._running)
+        needed = match.unpinned + len(sequence.tokens) - match.length
+        if self.cells_used + needed + reserve > self._limits.cells and self._running:
+            return False
+        place = self._cache.enter(match)
+        if place is None:
+            return False
+        sequence.slot, sequence.path = place
+        sequence.computed = sequence.shared
+        sequence.prompt = len(sequence.tokens)
+        if sequence.cached is None:
+            sequence.cached = sequence.computed
+            self.tokens_cached += sequence.computed
+        self._running.append(sequence)
+        self._running.sort(key=lambda each: each.key)
+        return True
 
     def _is_computing_more(self, newcomer: TokenSequence, known: int) -> bool:
         """Whether a running sequence is just computing more of the newcomer's prefix than is known."""
@@ -288,12 +296,17 @@ class Scheduler:
             for each in self._running
         )
 
-    def _preempt_youngest(self) -> None:
-        sequence = self._running[-1]
+    def _preempt(self) -> None:
+        """Take its cells from the sequence that costs least: batch requests first, and of equals who has least to be
+        computed again, and of those the youngest.
+
+        Somebody is left and goes on, and what was generated is kept: so all get to their ends.
+        """
+        sequence = min(self._running, key=lambda each: (not each.batch, each.computed - each.shared, -each.key))
         self._vacate(sequence)
         sequence.computed = 0
         sequence.singly_from = None  # In a crowd there is no shape to keep, and one by one would take long.
-        self._waiting.appendleft(sequence)
+        self._waiting.put_back(sequence)
         self.preemptions += 1
 
     def _end(self, key: int, trusted: bool) -> None:
