@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from jupyter_xinfer.protocol.best_of import best
 from jupyter_xinfer.protocol.forced_calls import ForcedCalls
+from jupyter_xinfer.protocol.line_limit import in_lines
 from jupyter_xinfer.protocol.logprobs import chat_logprobs, completion_logprobs
 from xinfer_runtime.errors import XinferError
 from xinfer_runtime.messages import Delta, FinishReason, ToolCall, Usage
@@ -108,7 +110,7 @@ class Responses(Encoder):
     def chunks(self, index: int, delta: Delta) -> list[Event]:
         chunks: list[Event] = []
         if self._shows(delta):
-            chunks.append(self._chunk([self._chunk_choice(index, delta)]))
+            chunks += [self._chunk([self._chunk_choice(index, part)]) for part in in_lines(delta)]
         if delta.usage is not None:
             self._usages[index] = delta.usage
             usages = [usage for usage in self._usages if usage is not None]
@@ -176,12 +178,15 @@ class ChatResponses(Responses):
         if delta.text:
             content["content"] = delta.text
         if delta.tool_calls:
-            sent = self._calls_sent[index]
-            content["tool_calls"] = [
-                {"index": sent + i, **_tool_call_body(call)} for i, call in enumerate(delta.tool_calls)
-            ]
-            self._calls_sent[index] = sent + len(delta.tool_calls)
+            content["tool_calls"] = [self._call(index, call) for call in delta.tool_calls]
         return {"index": index, "delta": content, **self._ending(delta)}
+
+    def _call(self, index: int, call: ToolCall) -> dict[str, Any]:
+        """A call, or more of the arguments of the one before (`in_lines`)."""
+        if not call.id:
+            return {"index": self._calls_sent[index] - 1, "function": {"arguments": call.arguments}}
+        self._calls_sent[index] += 1
+        return {"index": self._calls_sent[index] - 1, **_tool_call_body(call)}
 
     def _ending(self, delta: Delta) -> dict[str, Any]:
         logprobs = chat_logprobs(delta.logprobs) if self.logprobs else None
@@ -212,15 +217,22 @@ class CompletionResponses(Responses):
         prompts = [deltas[start : start + candidates] for start in range(0, len(deltas), candidates)]
         return self._body([delta for group in prompts for delta in best(group, choices)], deltas, candidates)
 
+    def chunks(self, index: int, delta: Delta) -> list[Event]:
+        return super().chunks(index, self._echoed(index, delta))
+
+    def _echoed(self, index: int, delta: Delta) -> Delta:
+        echo, self._echoes[index] = self._echoes[index], ""
+        return replace(delta, text=echo + delta.text) if echo else delta
+
     def _whole_choice(self, index: int, delta: Delta) -> dict[str, Any]:
+        return self._chunk_choice(index, self._echoed(index, delta))
+
+    def _chunk_choice(self, index: int, delta: Delta) -> dict[str, Any]:
         logprobs = None
         if self.logprobs:
             logprobs, self._offsets[index] = completion_logprobs(delta.logprobs, self._offsets[index])
-        text, self._echoes[index] = self._echoes[index] + delta.text, ""
         reason = FinishReason.STOP if delta.finish_reason is FinishReason.TOOL_CALLS else delta.finish_reason
-        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
-
-    _chunk_choice = _whole_choice
+        return {"index": index, "text": delta.text, "logprobs": logprobs, "finish_reason": reason}
 
 
 def _tool_call_body(call: ToolCall) -> dict[str, Any]:
