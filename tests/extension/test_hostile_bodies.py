@@ -43,7 +43,7 @@ KINDS: dict[type[Struct], tuple[dict[str, Any], Use]] = {
     ),
     CompletionRequest: (
         {"model": "m", "prompt": ["a", [1, 2]], "suffix": "b", "best_of": 2, "guided_choice": ["a"]},
-        lambda body: (body.own_names(), body.echoes(), body.requests("id")),
+        lambda body: (body.own_names(), body.echoed_tokens(), body.requests("id")),
     ),
     ResponsesRequest: (
         {

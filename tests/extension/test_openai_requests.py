@@ -27,7 +27,6 @@ def completion(**fields: Any) -> GenerateRequest:
 
 def completions(**fields: Any) -> list[GenerateRequest]:
     request = decode(json.dumps({"model": "m", "prompt": "a", **fields}).encode(), CompletionRequest)
-    request.echoes()
     return request.requests("id")
 
 
@@ -101,7 +100,6 @@ def test_a_refused_chat_request_names_the_field(fields: dict[str, Any], param: s
         ({"prompt": [[]]}, "prompt"),
         ({"prompt": ["a"] * 65, "n": 2}, "n"),
         ({"prompt": {"a": 1}}, "prompt"),
-        ({"echo": True, "prompt": [1, 2]}, "echo"),
         ({"echo": True, "logprobs": 1}, "echo"),
         ({"suffix": "x", "prompt": [1, 2]}, "suffix"),
         ({"best_of": 3, "stream": True}, "best_of"),
@@ -210,6 +208,13 @@ def test_tool_choice_none_hides_the_tools_from_the_model() -> None:
 @pytest.mark.parametrize("prompt", [[1, 2, 3], [[1, 2, 3]]])
 def test_a_prompt_may_be_token_ids(prompt: list[Any]) -> None:
     assert completion(prompt=prompt).token_ids == (1, 2, 3)
+
+
+def test_an_echo_of_token_ids_is_their_text() -> None:
+    body = decode(b'{"model": "m", "prompt": [[1, 2], "a", [1, 2]], "echo": true, "n": 2}', CompletionRequest)
+
+    assert body.echoed_tokens() == [(1, 2)]
+    assert body.echoes({(1, 2): "xy"}) == ["xy", "xy", "a", "a", "xy", "xy"]
 
 
 def test_a_suffix_reaches_the_replica() -> None:

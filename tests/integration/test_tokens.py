@@ -94,3 +94,15 @@ def test_best_of_returns_the_most_probable_and_counts_all(xinfer_server: Any) ->
     assert [choice.index for choice in best.choices] == [0, 1]
     assert best.choices[0].logprobs is None
     assert best.usage.completion_tokens == every.usage.completion_tokens
+
+
+def test_a_prompt_of_token_ids_is_echoed_as_text(xinfer_server: Any, http: httpx.Client) -> None:
+    tokens = http.post("tokenize", json={"model": "xinfer-demo", "prompt": "Once upon"}).json()["tokens"]
+    with openai.OpenAI(base_url=f"{xinfer_server.url}v1", api_key=xinfer_server.token, max_retries=0) as client:
+        echoed = client.completions.create(model="xinfer-demo", prompt=[tokens], echo=True, max_tokens=2, temperature=0)
+        plain = client.completions.create(model="xinfer-demo", prompt=[tokens], max_tokens=2, temperature=0)
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.completions.create(model="xinfer-demo", prompt=[10**9], echo=True)
+
+    assert echoed.choices[0].text == "Once upon" + plain.choices[0].text
+    assert refused.value.param == "prompt"

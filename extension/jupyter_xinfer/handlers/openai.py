@@ -9,6 +9,8 @@ from jupyter_xinfer.protocol.decoding import decode
 from jupyter_xinfer.protocol.openai_requests import ChatRequest, CompletionRequest
 from jupyter_xinfer.protocol.openai_responses import ChatResponses, CompletionResponses
 from jupyter_xinfer.protocol.openapi import Takes
+from xinfer_runtime.errors import InvalidRequest
+from xinfer_runtime.messages import GenerateRequest
 
 
 class ChatHandler(GenerateHandler):
@@ -39,14 +41,24 @@ class CompletionHandler(GenerateHandler):
     async def post(self) -> None:
         body = decode(self.request.body, CompletionRequest)
         request_id = f"cmpl-{uuid.uuid4().hex}"
+        requests = body.requests(request_id)
+        self.own_names = body.own_names()
+        texts = {tokens: await self._text(body.model, tokens) for tokens in body.echoed_tokens()}
         encoder = CompletionResponses(
             request_id,
             body.model,
-            echoes=body.echoes(),
+            echoes=body.echoes(texts),
             choices_per_prompt=body.n or 1,
             candidates_per_prompt=body.candidates,
             include_usage=body.include_usage,
             logprobs=body.logprobs is not None,
         )
-        self.own_names = body.own_names()
-        await self.run(body.model, body.requests(request_id), encoder, stream=bool(body.stream))
+        await self.run(body.model, requests, encoder, stream=bool(body.stream))
+
+    async def _text(self, model: str, tokens: tuple[int, ...]) -> str:
+        request = GenerateRequest(id=f"echo-{uuid.uuid4().hex}", token_ids=tokens, detokenize=True)
+        try:
+            return (await self.service.ask(model, request)).text
+        except InvalidRequest as error:
+            error.param = self.own_names.get(error.param or "", error.param)
+            raise

@@ -168,15 +168,21 @@ class CompletionRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True
         """What engines call fields of this request, and what its caller calls them."""
         return {"response_format": constraining_field(self), "token_ids": "prompt"}
 
-    def echoes(self) -> list[str]:
-        """What goes before the text of each choice: its prompt, where `echo` asks for that."""
+    def echoed_tokens(self) -> list[tuple[int, ...]]:
+        """The prompts of token ids whose texts are to be echoed."""
+        prompts = self._prompts() if self.echo else []
+        return list(dict.fromkeys(prompt for prompt in prompts if not isinstance(prompt, str)))
+
+    def echoes(self, texts: Mapping[tuple[int, ...], str]) -> list[str]:
+        """What goes before the text of each choice: its prompt, where `echo` asks for that.
+
+        `texts` are those of `echoed_tokens`.
+        """
         prompts = self._prompts()
         if not self.echo:
             return [""] * (len(prompts) * (self.n or 1))
-        texts = [prompt for prompt in prompts if isinstance(prompt, str)]
-        if len(texts) < len(prompts):
-            raise InvalidRequest("`echo` needs prompts that are text, not token ids.", param="echo")
-        return [text for text in texts for _ in range(self.n or 1)]
+        spelled = [prompt if isinstance(prompt, str) else texts[prompt] for prompt in prompts]
+        return [text for text in spelled for _ in range(self.n or 1)]
 
     def _prompts(self) -> list[str | tuple[int, ...]]:
         given = self.prompt
