@@ -18,15 +18,19 @@ SCRIPT = Path(sys.executable).with_name("jupyter-xinfer")
 class Site:
     """A supervisor and a Jupyter server, which share a home, and nodes."""
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, stack: ExitStack, port: int = 0) -> None:
         self.folder = folder
         self.home = folder / "xinfer"
         self.stack = stack
-        supervisor = self.start("supervisor", self.home, "--port", "0", "--join-port", "0")
-        assert supervisor.stdout is not None
-        self.address = supervisor.stdout.readline().split("at ")[1].split(";")[0]
+        self.port = port
+        self.start_supervisor()
         self.server = start_server(folder, f"--scheduler={self.address}")
         stack.callback(self.server.stop)
+
+    def start_supervisor(self) -> None:
+        self.supervisor = self.start("supervisor", self.home, "--port", str(self.port), "--join-port", "0")
+        assert self.supervisor.stdout is not None
+        self.address = self.supervisor.stdout.readline().split("at ")[1].split(";")[0]
 
     def start(self, command: str, home: Path, *options: str) -> "subprocess.Popen[str]":
         with (self.folder / f"{home.name}-{command}.log").open("ab") as log:

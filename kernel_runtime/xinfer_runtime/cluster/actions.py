@@ -57,7 +57,7 @@ class Actions:
         self._table = table
         self._launching: dict[str, set[asyncio.Task[Answer]]] = {}
         self.waiting = 0
-        """Launches that wait for the cluster's first node."""
+        """Launches and more replicas that wait for the cluster's first node."""
         self.handlers: dict[str, Callable[..., Awaitable[bytes]]] = {
             "xinfer_launch": self._launch,
             "xinfer_cancel": self._cancel,
@@ -79,7 +79,7 @@ class Actions:
         return await self._answer(lambda: self._change(uid, TerminateAsked(uid)))
 
     async def _scale(self, uid: str, count: int) -> bytes:
-        return await self._answer(lambda: self._change(uid, ScaleAsked(uid, count)))
+        return await self._answer(lambda: self._do_scale(uid, count))
 
     async def _remove_replica(self, uid: str, replica: str) -> bytes:
         return await self._answer(lambda: self._change(uid, RemovalAsked(uid, replica)))
@@ -132,11 +132,7 @@ class Actions:
         state = self._table.state
         await self._table.until(lambda: not state.draining(spec.uid), DRAIN_WAIT)
         state.check_launch(spec)
-        self.waiting += 1
-        try:
-            await self._table.until(lambda: bool(state.nodes()), NODE_WAIT)
-        finally:
-            self.waiting -= 1
+        await self._first_node()
         addresses = state.nodes()
         inspections = await asyncio.gather(*(self._table.inspect(address, spec) for address in addresses))
         refusals: dict[str, ErrorInfo] = {}
@@ -154,6 +150,19 @@ class Actions:
         fitting = _for_most_nodes(found, spec.replica) if found else spec
         fitting = msgspec.structs.replace(fitting, path=spec.path, created=spec.created or time.time())
         return await self._change(spec.uid, LaunchAsked(fitting, refusals))
+
+    async def _first_node(self) -> None:
+        """Nodes may be about to join again, or an adaptive cluster about to grow."""
+        self.waiting += 1
+        try:
+            await self._table.until(lambda: bool(self._table.state.nodes()), NODE_WAIT)
+        finally:
+            self.waiting -= 1
+
+    async def _do_scale(self, uid: str, count: int) -> Answer:
+        if self._table.state.status(uid) is not None:
+            await self._first_node()
+        return await self._change(uid, ScaleAsked(uid, count))
 
     async def _do_cancel(self, uid: str) -> Answer:
         """Before the model is in the table there is a task to end; afterwards, a model."""
