@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from xinfer_runtime.engines.llama_cpp.sampler import Sampler, sample
-from xinfer_runtime.messages import SamplingParams
+from xinfer_runtime.messages import DryParams, SamplingParams
 
 PROBABILITIES = [0.4, 0.3, 0.15, 0.1, 0.05]
 
@@ -116,6 +116,15 @@ def test_repetition_divides_positive_and_multiplies_negative_logits_of_the_recen
     row = np.array([4.0, 4.0, -4.0, 4.0], dtype=np.float32)
     sampler.penalize(row)
     assert row.tolist() == [4.0, 2.0, -8.0, 2.0]
+
+
+def test_the_longest_repetition_costs_a_number() -> None:
+    params = SamplingParams(temperature=0, dry=DryParams(multiplier=100.0, base=1.75, sequence_breakers=()))
+    sampler = Sampler(params, 0, [1, 2, 3] * 400)
+    row = np.zeros((1, 4), dtype=np.float32)
+    assert sample(row, [sampler]) == [0]
+    assert np.isfinite(row).all()
+    assert row[0, 1] < -1e30
 
 
 def test_penalties_change_a_greedy_choice() -> None:

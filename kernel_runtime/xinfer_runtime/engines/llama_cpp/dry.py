@@ -20,6 +20,10 @@ _LARGEST_EXPONENT = 88.7228391
 """Natural logarithm of the largest f32."""
 
 
+_LARGEST_PENALTY = 1e38
+"""More would be no f32."""
+
+
 class Dry:
     """The state of one sequence: its tokens, and for each of them how long a repetition of the end ends there."""
 
@@ -60,19 +64,19 @@ class Dry:
         if limit < params.allowed_length:
             return
         start = self._count - window
+        long = np.flatnonzero(self._repeats[start : self._count - 1] >= params.allowed_length)
         # A repetition counts as far as it lies in the window, and no further back than the last breaker.
-        repeats = np.minimum(self._repeats[start : self._count - 1], np.arange(1, window))
-        repeats = np.minimum(repeats, limit)
-        long = np.flatnonzero(repeats >= params.allowed_length)
+        repeats = np.minimum(np.minimum(self._repeats[start + long], long + 1), limit)
+        long, repeats = long[repeats >= params.allowed_length], repeats[repeats >= params.allowed_length]
         if not len(long):
             return
         tokens, which = np.unique(self._tokens[start + 1 + long], return_inverse=True)
         longest = np.zeros(len(tokens), dtype=np.int64)
-        np.maximum.at(longest, which, repeats[long])
+        np.maximum.at(longest, which, repeats)
         exponents = (longest - params.allowed_length).astype(np.float64)
         if params.base > 1.000001:
             exponents = np.minimum(exponents, int(_LARGEST_EXPONENT / math.log(params.base)))
-        penalties = params.multiplier * params.base**exponents
+        penalties = np.minimum(params.multiplier * params.base**exponents, _LARGEST_PENALTY)
         penalized = np.array([token not in self._breaks_alone for token in tokens.tolist()])
         logits[tokens[penalized]] -= penalties[penalized].astype(np.float32)
 
