@@ -1,7 +1,9 @@
 """The commands in this process, against recorded answers."""
 
+import base64
 import io
 import json
+import struct
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from jupyter_xinfer.cli import chat, main, models
+from jupyter_xinfer.cli import chat, main, models, vectors
 from xinfer_runtime.client import Client
 
 CHAT = "POST v1/chat/completions"
@@ -25,6 +27,7 @@ def run(recorded: Any, monkeypatch: pytest.MonkeyPatch) -> Run:
         connect = lambda arguments: Client("http://server/user/x/", "secret", transport=record.transport)  # noqa: E731
         monkeypatch.setattr(models, "connect", connect)
         monkeypatch.setattr(chat, "connect", connect)
+        monkeypatch.setattr(vectors, "connect", connect)
         build.record = record
         return main(argv)
 
@@ -211,3 +214,30 @@ def test_interrupting_a_launch_leaves_it_running(run: Run, model: Any, capsys: p
     }
     assert run(answers, "launch", "xinfer-demo") == 130
     assert "The launch goes on. `jupyter xinfer stop demo` ends it." in capsys.readouterr().err
+
+
+def test_lines_become_vectors(
+    run: Any, model: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("one\n\ntwo\n"))
+    data = [{"index": n, "embedding": base64.b64encode(struct.pack("<2f", n, 0.5)).decode()} for n in range(2)]
+    answers = {"GET v1/models/minilm": model("minilm"), "POST v1/embeddings": {"data": data}}
+    assert run(answers, "embed", "minilm", "--truncate") == 0
+    assert capsys.readouterr().out == "[0.0, 0.5]\n[1.0, 0.5]\n"
+    assert run.record.bodies[0]["input"] == ["one", "two"]
+    assert run.record.bodies[0]["truncate_prompt_tokens"] == -1
+
+
+def test_nothing_to_embed_is_said(
+    run: Any, model: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
+    assert run({"GET v1/models/minilm": model("minilm")}, "embed", "minilm") == 1
+    assert "no text" in capsys.readouterr().err
+
+
+def test_documents_are_printed_by_their_scores(run: Any, model: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    results = [{"index": 1, "relevance_score": 0.75}, {"index": 0, "relevance_score": 0.25}]
+    answers = {"GET v1/models/bge": model("bge"), "POST v1/rerank": {"results": results}}
+    assert run(answers, "rerank", "bge", "a query", "first", "second") == 0
+    assert capsys.readouterr().out == "0.750000\tsecond\n0.250000\tfirst\n"

@@ -1,6 +1,8 @@
 """Both clients, against recorded answers: what they send, and what they make of it."""
 
+import base64
 import inspect
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -305,3 +307,35 @@ def test_requests_to_this_machine_never_use_a_proxy(monkeypatch: pytest.MonkeyPa
         remote = client._http._transport_for_url(httpx.URL("http://elsewhere/v1/models"))
     assert local is client._http._transport
     assert remote is not client._http._transport
+
+
+async def test_texts_become_vectors(connect: Connect, model: Any) -> None:
+    data = [
+        {"object": "embedding", "index": 1, "embedding": base64.b64encode(struct.pack("<2f", 0.6, 0.8)).decode()},
+        {"object": "embedding", "index": 0, "embedding": base64.b64encode(struct.pack("<2f", 1.0, 0.0)).decode()},
+    ]
+    client, record = connect({"GET v1/models/demo": model(), "POST v1/embeddings": {"object": "list", "data": data}})
+    handle = await settle(client.get_model("demo"))
+    vectors = await settle(handle.embed(["a", "b"], dimensions=2, truncate=True))
+    assert vectors == [[1.0, 0.0], [pytest.approx(0.6), pytest.approx(0.8)]]
+    expected = {"model": "demo", "input": ["a", "b"], "encoding_format": "base64"}
+    assert record.bodies == [{**expected, "dimensions": 2, "truncate_prompt_tokens": -1}]
+    await settle(handle.embed("one"))
+    assert record.bodies[1]["input"] == ["one"]
+
+
+async def test_documents_are_ranked(connect: Connect, model: Any) -> None:
+    results = [{"index": 1, "relevance_score": 0.9, "document": None}]
+    client, record = connect({"GET v1/models/demo": model(), "POST v1/rerank": {"id": "r", "results": results}})
+    handle = await settle(client.get_model("demo"))
+    [best] = await settle(handle.rerank("q", ["a", "b"], top_n=1))
+    assert (best.index, best.score, best.document) == (1, 0.9, "b")
+    assert record.bodies == [{"model": "demo", "query": "q", "documents": ["a", "b"], "top_n": 1}]
+
+
+@pytest.mark.parametrize("answer", [{"data": [{"index": 0, "embedding": "!"}]}, {"data": 1}, {}])
+async def test_an_answer_without_vectors_is_not_taken_for_some(connect: Connect, model: Any, answer: Any) -> None:
+    client, _ = connect({"GET v1/models/demo": model(), "POST v1/embeddings": answer})
+    handle = await settle(client.get_model("demo"))
+    with pytest.raises(UnexpectedAnswer):
+        await settle(handle.embed("a"))

@@ -51,6 +51,7 @@ def _add_launch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.add_argument("--model-name", "-n", dest="model_name_option", metavar="NAME", help="the same, as an option")
     parser.add_argument("--model-path", metavar="FILE", help="a GGUF file on the nodes, instead of a name")
     parser.add_argument("--model-uid", "-u", metavar="UID", help="what to call it; by default its name")
+    parser.add_argument("--model-type", "-t", default="LLM", metavar="TYPE", help="LLM, embedding or rerank")
     parser.add_argument("--model-engine", "-en", metavar="ENGINE")
     parser.add_argument("--model-format", "-f", metavar="FORMAT")
     parser.add_argument("--size-in-billions", "-s", dest="model_size_in_billions", metavar="N")
@@ -108,6 +109,7 @@ def launch(arguments: argparse.Namespace, rest: list[str]) -> int:
             arguments.model_name or arguments.model_name_option,
             model_path=arguments.model_path,
             model_uid=arguments.model_uid,
+            model_type=arguments.model_type,
             model_engine=arguments.model_engine,
             model_format=arguments.model_format,
             model_size_in_billions=arguments.model_size_in_billions,

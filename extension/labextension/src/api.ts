@@ -22,6 +22,8 @@ export interface IModel {
   quantization: string | null;
   context_length: number | null;
   model_ability: string[];
+  /** `LLM`, `embedding` or `rerank`. */
+  model_type?: string;
   model_path?: string | null;
   /** How many replicas are wanted. */
   replica: number;

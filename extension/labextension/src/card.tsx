@@ -57,6 +57,7 @@ export function ModelCard(props: ICardProps): React.JSX.Element {
 function Facts({ model, trans }: { model: IModel; trans: TranslationBundle }): React.JSX.Element {
   const facts = [
     model.model_name === model.id ? '' : model.model_name,
+    kindOf(model, trans),
     model.model_engine,
     model.quantization ?? '',
     model.context_length ? trans.__('%1 context', formatTokens(model.context_length)) : '',
@@ -69,6 +70,18 @@ function Facts({ model, trans }: { model: IModel; trans: TranslationBundle }): R
       {unbroken.join(' · ')}
     </p>
   );
+}
+
+/** What the model is for, where that is not text. */
+function kindOf(model: IModel, trans: TranslationBundle): string {
+  switch (model.model_type) {
+    case 'embedding':
+      return trans.__('embedding model');
+    case 'rerank':
+      return trans.__('reranker');
+    default:
+      return '';
+  }
 }
 
 function Progress({

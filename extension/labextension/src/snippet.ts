@@ -7,15 +7,38 @@ import type { IModel } from './api.js';
  */
 export function connectionCode(model: Pick<IModel, 'id' | 'model_ability'>): string {
   const uid = JSON.stringify(model.id);
-  const ask = model.model_ability.includes('generate') && !model.model_ability.includes('chat');
   return [
     'from jupyter_xinfer import Client',
     '',
     `model = Client().get_model(${uid})`,
-    ask ? 'print(model.generate("Once upon a time"))' : 'print(model.chat("Hello!"))',
+    ...exampleOf(model.model_ability, uid)
+  ].join('\n');
+}
+
+/** What to ask of a model with these abilities. */
+function exampleOf(abilities: readonly string[], uid: string): string[] {
+  if (abilities.includes('embed')) {
+    return [
+      'vectors = model.embed(["A man is eating food.", "Somebody has a meal."])',
+      'print(sum(a * b for a, b in zip(*vectors)))  # how similar they are, at most 1',
+      '',
+      '# With the openai package; address and key are filled in:',
+      `# model.openai().embeddings.create(model=${uid}, input=["A man is eating food."])`
+    ];
+  }
+  if (abilities.includes('rerank')) {
+    return [
+      'documents = ["Bamboo.", "A bear is an animal."]',
+      'for each in model.rerank("What do pandas eat?", documents):',
+      '    print(each.score, each.document)'
+    ];
+  }
+  const completes = abilities.includes('generate') && !abilities.includes('chat');
+  return [
+    completes ? 'print(model.generate("Once upon a time"))' : 'print(model.chat("Hello!"))',
     '',
     '# With the openai package; address and key are filled in:',
     '# messages = [{"role": "user", "content": "Hello!"}]',
     `# model.openai().chat.completions.create(model=${uid}, messages=messages)`
-  ].join('\n');
+  ];
 }

@@ -22,6 +22,7 @@ from xinfer_runtime.client.openai_client import async_openai_client
 from xinfer_runtime.client.sse import SseDecoder
 from xinfer_runtime.client.sync_client import Progress
 from xinfer_runtime.client.text_stream import AsyncTextStream
+from xinfer_runtime.client.vectors import Ranked, Vector
 from xinfer_runtime.errors import ModelNotFound
 from xinfer_runtime.messages import LaunchRequest
 
@@ -225,6 +226,22 @@ class AsyncModel(ModelView):
         if stream:
             return AsyncTextStream(await self._client._open(call), self._endpoint)
         return await self._client.send(call)
+
+    async def embed(
+        self, texts: str | Sequence[str], *, dimensions: int | None = None, truncate: bool = False
+    ) -> list[Vector]:
+        """A vector of each text, of length 1; `numpy.array` makes a matrix of them.
+
+        `dimensions` keeps the first so many numbers. Texts that are too long are refused unless `truncate` cuts them.
+        """
+        texts = [texts] if isinstance(texts, str) else texts
+        return await self._client.send(calls.embed(self.uid, texts, dimensions, truncate))
+
+    async def rerank(
+        self, query: str, documents: Sequence[str], *, top_n: int | None = None, truncate: bool = False
+    ) -> list[Ranked]:
+        """The documents by how relevant they are to the query, the best first, `top_n` of them."""
+        return await self._client.send(calls.rerank(self.uid, query, documents, top_n, truncate))
 
     async def terminate(self) -> None:
         """Stops the model."""

@@ -3,8 +3,9 @@
 The synchronous and the asynchronous client only differ in how they send a `Call` and read the bytes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from http.client import responses
 from typing import Any, Generic, Literal, TypedDict, TypeVar
 
@@ -21,6 +22,7 @@ from xinfer_runtime.client.description import (
 )
 from xinfer_runtime.client.endpoint import Endpoint
 from xinfer_runtime.client.errors import UnexpectedAnswer
+from xinfer_runtime.client.vectors import Ranked, Vector, parse_ranking, parse_vectors
 from xinfer_runtime.messages import LaunchRequest, LoraAdapter
 
 T = TypeVar("T")
@@ -79,6 +81,7 @@ class LaunchOptions(FurtherOptions, total=False):
 
     model_path: str | None
     model_uid: str | None
+    model_type: str
     model_engine: str | None
     model_format: str | None
     model_size_in_billions: int | float | str | None
@@ -226,6 +229,19 @@ def chat(uid: str, messages: Any, tools: Any, stream: bool, options: Mapping[str
 
 def generate(uid: str, prompt: str, stream: bool, sampling: Mapping[str, Any]) -> Call[Completion]:
     return _completion("v1/completions", {"model": uid, "prompt": prompt, **_without_none(sampling)}, stream)
+
+
+def embed(uid: str, texts: Sequence[str], dimensions: int | None, truncate: bool) -> Call[list[Vector]]:
+    body = {"model": uid, "input": list(texts), "encoding_format": "base64"}
+    options = {"dimensions": dimensions, "truncate_prompt_tokens": -1 if truncate else None}
+    return Call("POST", "v1/embeddings", parse_vectors, {**body, **_without_none(options)}, patient=True)
+
+
+def rerank(uid: str, query: str, documents: Sequence[str], top_n: int | None, truncate: bool) -> Call[list[Ranked]]:
+    body = {"model": uid, "query": query, "documents": list(documents)}
+    options = {"top_n": top_n, "truncate_prompt_tokens": -1 if truncate else None}
+    parse = partial(parse_ranking, documents=documents)
+    return Call("POST", "v1/rerank", parse, {**body, **_without_none(options)}, patient=True)
 
 
 def _completion(path: str, body: dict[str, Any], stream: bool) -> Call[Completion]:

@@ -21,6 +21,7 @@ from xinfer_runtime.client.model_view import ModelTable, ModelView
 from xinfer_runtime.client.openai_client import openai_client
 from xinfer_runtime.client.sse import SseDecoder
 from xinfer_runtime.client.text_stream import TextStream
+from xinfer_runtime.client.vectors import Ranked, Vector
 from xinfer_runtime.errors import ModelNotFound
 from xinfer_runtime.messages import LaunchRequest
 
@@ -81,6 +82,7 @@ class Client:
         *,
         model_path: str | None = None,
         model_uid: str | None = None,
+        model_type: str = "LLM",
         model_engine: str | None = None,
         model_format: str | None = None,
         model_size_in_billions: int | float | str | None = None,
@@ -94,9 +96,10 @@ class Client:
     ) -> str:
         """Launches a model and returns its uid, by default once it answers.
 
-        `model_path` is a GGUF file on the nodes. `context_length` is in tokens. `further` says where replicas run and
-        what the engine shall do: `calls.FurtherOptions`. `progress` is called with the model's description at every
-        change. Interrupting the wait does not stop the launch.
+        `model_path` is a GGUF file on the nodes. `model_type` is read from the file where it was made for vectors or
+        for ranking; "embedding" launches any other for vectors too. `context_length` is in tokens. `further` says where
+        replicas run and what the engine shall do: `calls.FurtherOptions`. `progress` is called with the model's
+        description at every change. Interrupting the wait does not stop the launch.
 
         Raises:
             ModelNotFound: no such name; the message has the nearest ones.
@@ -108,6 +111,7 @@ class Client:
             model_name=model_name,
             model_path=model_path,
             model_uid=model_uid,
+            model_type=model_type,
             model_engine=model_engine,
             model_format=model_format,
             model_size_in_billions=model_size_in_billions,
@@ -253,6 +257,22 @@ class Model(ModelView):
         """Continues a text, without a chat template."""
         call = calls.generate(self.uid, prompt, stream, sampling)
         return TextStream(self._client._open(call), self._endpoint) if stream else self._client.send(call)
+
+    def embed(
+        self, texts: str | Sequence[str], *, dimensions: int | None = None, truncate: bool = False
+    ) -> list[Vector]:
+        """A vector of each text, of length 1; `numpy.array` makes a matrix of them.
+
+        `dimensions` keeps the first so many numbers. Texts that are too long are refused unless `truncate` cuts them.
+        """
+        texts = [texts] if isinstance(texts, str) else texts
+        return self._client.send(calls.embed(self.uid, texts, dimensions, truncate))
+
+    def rerank(
+        self, query: str, documents: Sequence[str], *, top_n: int | None = None, truncate: bool = False
+    ) -> list[Ranked]:
+        """The documents by how relevant they are to the query, the best first, `top_n` of them."""
+        return self._client.send(calls.rerank(self.uid, query, documents, top_n, truncate))
 
     def terminate(self) -> None:
         """Stops the model."""

@@ -55,6 +55,7 @@ def line_parser() -> argparse.ArgumentParser:
     launch.add_argument("model_name", nargs="?", metavar="NAME", help="a name of the catalog")
     launch.add_argument("--path", dest="model_path", help="a GGUF file on the nodes, instead of a name")
     launch.add_argument("--uid", dest="model_uid", help="what to call it; by default its name")
+    launch.add_argument("--type", dest="model_type", default="LLM", help="LLM, embedding or rerank")
     launch.add_argument("--engine", dest="model_engine")
     launch.add_argument("--format", dest="model_format")
     launch.add_argument("--size", dest="model_size_in_billions", help="billions of parameters")

@@ -17,6 +17,7 @@ Progress = Callable[[ModelDescription], object]
 _LAUNCH_OPTIONS = (
     "model_path",
     "model_uid",
+    "model_type",
     "model_engine",
     "model_format",
     "model_size_in_billions",
