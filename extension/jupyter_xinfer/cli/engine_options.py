@@ -13,6 +13,7 @@ _NAMES = (
     "split_mode",
     "main_gpu",
     "tensor_split",
+    "pooling",
 )
 
 
@@ -27,6 +28,7 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split-mode", choices=("layer", "row", "none"), help="how several GPUs share the model")
     parser.add_argument("--main-gpu", type=int, metavar="N", help="the GPU that has it all, with --split-mode none")
     parser.add_argument("--tensor-split", type=_parts, metavar="N,N", help="the part of each GPU")
+    parser.add_argument("--pooling", choices=("mean", "cls", "last", "rank"), help="of an embedding model")
     parser.add_argument(
         "--lora", type=_adapter, action="append", default=[], metavar="NAME=FILE", help="an adapter; may be repeated"
     )

@@ -70,6 +70,7 @@ class EngineOptions(TypedDict, total=False):
     split_mode: Literal["layer", "row", "none"] | None
     main_gpu: int | None
     tensor_split: tuple[float, ...] | None
+    pooling: Literal["mean", "cls", "last", "rank"] | None
 
 
 class FurtherOptions(PlacementOptions, EngineOptions, total=False):
