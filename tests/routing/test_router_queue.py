@@ -110,4 +110,4 @@ async def test_a_replica_that_was_lost_twice_is_put_aside_and_probed(
 async def test_a_request_that_fails_leaves_no_line_behind(table: Table, router: Router) -> None:
     with pytest.raises(XinferError):
         await answer(router, request())
-    assert not router._lines
+    assert not router._traffic

@@ -12,7 +12,7 @@ def soon() -> float:
 
 async def test_only_the_first_is_woken_and_then_the_next() -> None:
     line = WaitingLine("m")
-    first, second = line.enter(front=False), line.enter(front=False)
+    first, second = line.enter(), line.enter()
     waits = [asyncio.ensure_future(place.wait(soon() + 5)) for place in (first, second)]
     await asyncio.sleep(0)
     line.wake_first()
@@ -27,10 +27,10 @@ async def test_only_the_first_is_woken_and_then_the_next() -> None:
 
 async def test_a_full_line_refuses_all_but_who_lost_a_replica() -> None:
     line = WaitingLine("m", limit=1)
-    waiting = line.enter(front=False)
+    waiting = line.enter()
     with pytest.raises(Overloaded, match="1 requests for 'm' are waiting"):
-        line.enter(front=False)
-    lost = line.enter(front=True)
+        line.enter()
+    lost = line.enter(ahead=True)
     assert line.first(lost)
     line.leave(lost)
     assert line.first(waiting)
@@ -38,4 +38,23 @@ async def test_a_full_line_refuses_all_but_who_lost_a_replica() -> None:
 
 async def test_a_wait_ends_at_its_deadline() -> None:
     with pytest.raises(TimeoutError):
-        await WaitingLine("m").enter(front=False).wait(soon())
+        await WaitingLine("m").enter().wait(soon())
+
+
+async def test_retry_after_is_what_the_line_takes_at_its_pace() -> None:
+    now = 0.0
+    line = WaitingLine("m", limit=20, clock=lambda: now)
+    assert line.retry_after == 1
+    places = [line.enter() for _ in range(20)]
+    for place in places[:10]:
+        now += 0.5
+        line.start(place)
+    assert line.retry_after == 5
+    for _ in range(10):
+        line.enter()
+    with pytest.raises(Overloaded) as refusal:
+        line.enter()
+    assert refusal.value.retry_after == 10
+    now += 1000
+    line.start(places[10])
+    assert line.retry_after == 60

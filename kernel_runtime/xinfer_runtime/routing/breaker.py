@@ -5,6 +5,7 @@ one request at a time goes there as a probe; the first one that gets an answer m
 Times are in seconds of a monotonic clock.
 """
 
+from enum import StrEnum
 from typing import Final
 
 FAILURES: Final = 2
@@ -15,6 +16,15 @@ PROBE_SECONDS: Final = 10.0
 """After which a probe that nothing was heard of is repeated."""
 _SAME_FAILURE: Final = 0.5
 """All requests on a link learn of its loss at about the same time."""
+
+
+class BreakerState(StrEnum):
+    CLOSED = "closed"
+    """It gets requests like any other."""
+    OPEN = "open"
+    """It is put aside."""
+    HALF_OPEN = "half_open"
+    """Its pause is over; a probe tells."""
 
 
 class Breaker:
@@ -34,6 +44,11 @@ class Breaker:
         if now < self._closed_until:
             return False
         return self._probe_at is None or now - self._probe_at >= PROBE_SECONDS
+
+    def state(self, now: float) -> BreakerState:
+        if self._closed_until is None:
+            return BreakerState.CLOSED
+        return BreakerState.OPEN if now < self._closed_until else BreakerState.HALF_OPEN
 
     def sent(self, now: float) -> None:
         """A request goes there."""

@@ -4,12 +4,13 @@ import asyncio
 import logging
 import socket
 import ssl
+from collections.abc import Callable
 from typing import Any, Final, Self
 
 from msgspec.structs import replace
 
-from xinfer_runtime.errors import InvalidRequest, ReplicaLost, RequestTooLarge
-from xinfer_runtime.messages import Delta, EngineStats, ReplicaRequest
+from xinfer_runtime.errors import DeadlineExceeded, InvalidRequest, ReplicaLost, RequestTooLarge
+from xinfer_runtime.messages import Delta, EngineStats, ModelInfo, ReplicaRequest
 from xinfer_runtime.routing.frames import (
     FRAME_LIMIT,
     INITIAL_CREDIT,
@@ -34,6 +35,7 @@ from xinfer_runtime.routing.link_tasks import run_until_one_ends
 from xinfer_runtime.routing.merge import merge
 from xinfer_runtime.routing.outbox import Outbox
 from xinfer_runtime.routing.silence import Silence
+from xinfer_runtime.routing.workload import Workload
 
 logger = logging.getLogger("xinfer.link")
 
@@ -57,13 +59,16 @@ class Stream:
         self._owed = 0
         self._credit = INITIAL_CREDIT
         self._ended = False
+        self._expired = False
 
     async def receive(self, request_id: str) -> Delta:
         """Everything that arrived since the last call as one delta under `request_id`; waits for something.
 
-        Raises ReplicaLost when the link is gone and nothing is left.
+        Raises ReplicaLost when the link is gone and nothing is left, DeadlineExceeded after `expire`.
         """
-        while not self._deltas:
+        while not self._deltas or self._expired:
+            if self._expired:
+                raise DeadlineExceeded("the request's `timeout` is over, and it was dropped")
             if self._link.lost is not None:
                 raise ReplicaLost(self._link.lost)
             self._waiter = asyncio.get_running_loop().create_future()
@@ -86,6 +91,11 @@ class Stream:
         self._link.forget(self._id, abort=not self._ended)
         self._ended = True
 
+    def expire(self) -> None:
+        """The request's time is up."""
+        self._expired = True
+        self.wake()
+
     def deliver(self, delta: Delta) -> None:
         """Raises FrameError for a delta that the replica had no credit for."""
         self._credit -= 1
@@ -103,11 +113,17 @@ class Stream:
 class Link:
     """Made by `connect`. `lost` says why the link is gone, None while it lives; `closed` is set then.
 
-    `stopping` is whether the replica refused a request because it is about to end.
+    `stopping` is whether the replica refused a request because it is about to end. `workload` is what it owes this
+    gateway, `info` what its model turned out to be; both are the router's. `on_load` is called when the replica told
+    its load.
     """
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str, address: str) -> None:
         self.name = name
+        self.address = address
+        self.info: ModelInfo | None = None
+        self.workload = Workload()
+        self.on_load: Callable[[], None] = _nothing
         self.lost: str | None = None
         self.stopping = False
         self.closed = asyncio.Event()
@@ -142,7 +158,7 @@ class Link:
                     writer.write(encode_frames([encode_message(Hello(PROTOCOL_VERSION, token))]))
                     match decode_from_replica(await read_frame(reader)):
                         case [Welcome(there), *rest] if there == replica_id:
-                            link = cls(reader, writer, replica_id)
+                            link = cls(reader, writer, replica_id, address)
                         case other:
                             raise FrameError(f"no welcome to {replica_id}: {other!r:.100}")
                 except BaseException:
@@ -159,9 +175,9 @@ class Link:
         return len(self._streams)
 
     @property
-    def load(self) -> int:
-        """Streams of this gateway now, and of the others when the replica last said."""
-        return len(self._streams) + self._others
+    def others(self) -> int:
+        """Requests of other gateways, when the replica last said."""
+        return self._others
 
     def submit(self, request: ReplicaRequest) -> Stream:
         """Start a stream. Raises ReplicaLost on a lost link, RequestTooLarge or InvalidRequest for what no frame can
@@ -253,6 +269,7 @@ class Link:
     def _learn(self, stats: EngineStats) -> None:
         self.stats = stats
         self._others = max(0, stats.running + stats.waiting - len(self._streams))
+        self.on_load()
 
     def _deliver(self, delta: Delta) -> None:
         if delta.error is not None and delta.error.code == ReplicaLost.code:
@@ -272,3 +289,7 @@ class Link:
             if now >= due:
                 due = now + PING_SECONDS
                 self._outbox.put(Ping())
+
+
+def _nothing() -> None:
+    pass

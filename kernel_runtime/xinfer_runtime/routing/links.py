@@ -11,6 +11,7 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from xinfer_runtime.errors import ReplicaLost
@@ -36,7 +37,8 @@ class _Entry:
 
 
 class LinkSet:
-    """`changed` is called whenever a link came or went. A replica that restarts has another token: a new entry.
+    """`changed(uid)` is called whenever a link to a replica of that model came or went, and `loaded(uid)` when one told
+    its load. A replica that restarts has another token: a new entry.
 
     `tunnel` makes a connection to an address by another way, or raises OSError.
     """
@@ -45,7 +47,8 @@ class LinkSet:
         self,
         make_context: Callable[[], ssl.SSLContext],
         tunnel: Callable[[str], Awaitable[socket.socket]],
-        changed: Callable[[], None],
+        changed: Callable[[str], None],
+        loaded: Callable[[str], None],
     ) -> None:
         self._make_context = make_context
         self._tunnel = tunnel
@@ -53,40 +56,42 @@ class LinkSet:
         """Hosts that only a tunnel reached, and when that was found."""
         self._context: ssl.SSLContext | None = None
         self._changed = changed
-        self._entries: dict[str, _Entry] = {}
+        self._loaded = loaded
+        self._models: dict[str, dict[str, _Entry]] = {}
+        """The entries of each model by token."""
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def want(self, replicas: Iterable[Replica]) -> None:
-        """Keep links to exactly the ready ones among `replicas`, which are all of the cluster.
+    def want(self, uid: str, replicas: Iterable[Replica]) -> None:
+        """Keep links to exactly the ready ones among `replicas`, which are all of the model `uid`.
 
         A link whose replica is not ready any more takes no new request, and lives until its streams are through.
         """
+        entries = self._models.setdefault(uid, {})
         ready = {r.token: r for r in replicas if r.state is ReplicaState.READY and r.address and r.token}
-        for token in [token for token in self._entries if token not in ready]:
-            entry = self._entries.pop(token)
+        for token in [token for token in entries if token not in ready]:
+            entry = entries.pop(token)
             entry.wanted = False
             if entry.link is not None and entry.link.outstanding:
                 self._spawn(_retire(entry, entry.link))
             elif entry.task is not None:
                 entry.task.cancel()
         for token, replica in ready.items():
-            if token not in self._entries:
-                entry = self._entries[token] = _Entry(replica)
+            if token not in entries:
+                entry = entries[token] = _Entry(replica)
                 entry.task = self._spawn(self._keep(entry))
+        if not entries:
+            del self._models[uid]
 
     def live(self, uid: str) -> list[Link]:
         """The links to ready replicas of model `uid` that take requests."""
         return [
             entry.link
-            for entry in self._entries.values()
-            if entry.replica.uid == uid
-            and entry.link is not None
-            and entry.link.lost is None
-            and not entry.link.stopping
+            for entry in self._models.get(uid, {}).values()
+            if entry.link is not None and entry.link.lost is None and not entry.link.stopping
         ]
 
     async def close(self) -> None:
-        self._entries.clear()
+        self._models.clear()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -103,14 +108,17 @@ class LinkSet:
                 delay = min(2 * delay, _LONGEST_DELAY)
                 continue
             delay = _FIRST_DELAY
+            uid = entry.replica.uid
+            link.info = entry.replica.info
+            link.on_load = partial(self._loaded, uid)
             entry.link = link
-            self._changed()
+            self._changed(uid)
             try:
                 await link.closed.wait()
             finally:
                 entry.link = None
                 await link.close()
-            self._changed()
+            self._changed(uid)
 
     async def _connect(self, replica: Replica) -> Link:
         if self._context is None:
