@@ -15,7 +15,6 @@
     │   └── RateLimited             429  rate_limit_exceeded     a limit of the caller's own; `retry_after` seconds
     ├── Cancelled                   499  cancelled               the caller went away, or a launch was cancelled
     ├── EngineError                 500  engine_error            the engine failed; other requests go on
-    ├── DeadlineExceeded            504  deadline_exceeded       the request's own `timeout` is over
     └── Unavailable                 503  unavailable
         ├── ModelNotReady           503  model_not_ready         still loading, or restarting
         ├── DoesNotFit              503  does_not_fit            no node has the memory; the message has the numbers
@@ -134,11 +133,6 @@ class DeadlineExceeded(XinferError):
 
 class EngineError(XinferError):
     code = "engine_error"
-
-
-class DeadlineExceeded(XinferError):
-    status = 504
-    code = "deadline_exceeded"
 
 
 class Unavailable(XinferError):

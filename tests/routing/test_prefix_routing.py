@@ -150,7 +150,7 @@ async def test_a_deadline_ends_a_request_that_waits_and_one_that_runs(
     await until(lambda: watched.stats("m"), 30)
     running = asyncio.ensure_future(answer(watched, request("1", tokens=1_000_000)))
     await until(lambda: replica.engine.running, 30)
-    with pytest.raises(DeadlineExceeded, match="timeout"):
+    with pytest.raises(DeadlineExceeded):
         await answer(watched, replace(request("2", tokens=1_000_000), timeout=0.2))
     await until(lambda: len(replica.engine.running) == 1, 30)
     assert replica.engine.submitted[1].timeout is not None
