@@ -251,6 +251,24 @@ def test_thoughts_are_split_off(size: int, prompt_end: str, output: str, text: s
     assert read(THINKING, output, size=size, prompt_end=prompt_end) == (text, reasoning, [])
 
 
+@pytest.mark.parametrize("size", [1, 4, 1000])
+@pytest.mark.parametrize(
+    ("opening", "closing"),
+    [
+        ("[THINK]", "[/THINK]"),
+        ("<seed:think>", "</seed:think>"),
+        ("<|START_THINKING|>", "<|END_THINKING|>"),
+        ("<|channel>thought", "<channel|>"),
+    ],
+)
+def test_thoughts_are_split_off_at_the_tags_of_each_family(size: int, opening: str, closing: str) -> None:
+    template = f"{{% if x %}}{opening}{{% endif %}}"
+
+    assert read(template, f"{opening}\nHm.\n{closing}\nYes.", size=size) == ("Yes.", "Hm.", [])
+    assert read(template, f"Hm.{closing}Yes.", size=size, prompt_end=f"{opening}\n") == ("Yes.", "Hm.", [])
+    assert read(template, "Yes.", size=size, prompt_end=f"{opening}\n{closing}") == ("Yes.", "", [])
+
+
 def test_a_call_after_thoughts_is_read() -> None:
     output = '<think>Call it.</think>\n\n<tool_call>{"name": "f"}</tool_call>'
 

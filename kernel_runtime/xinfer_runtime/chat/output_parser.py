@@ -3,8 +3,8 @@
 from msgspec import Struct
 
 from xinfer_runtime.chat.harmony import HarmonyParser
-from xinfer_runtime.chat.reasoning import THINK, ReasoningParser
-from xinfer_runtime.chat.tool_calls import ToolCallParser
+from xinfer_runtime.chat.reasoning import ReasoningParser, thought_tags
+from xinfer_runtime.chat.tool_calls import ToolCallParser, ToolFormat
 from xinfer_runtime.chat.tool_formats import tool_format
 from xinfer_runtime.messages import ToolCall
 
@@ -24,13 +24,15 @@ class OutputParser:
     """Reads the output of one request while it streams.
 
     `template` is the model's chat template, `prompt_end` the last few characters of the prompt. Without `tools`, what
-    looks like a call is text.
+    looks like a call is text. A `format` is one that the output is kept to, whatever the template shows.
     """
 
-    def __init__(self, template: str, prompt_end: str, *, tools: bool) -> None:
-        self._harmony = HarmonyParser() if _HARMONY_MARK in template else None
-        self._reasoning = ReasoningParser(inside=prompt_end.rstrip().endswith(THINK)) if THINK in template else None
-        self._tools = ToolCallParser(tool_format(template)) if tools else None
+    def __init__(self, template: str, prompt_end: str, *, tools: bool, format: ToolFormat | None = None) -> None:
+        self._harmony = HarmonyParser() if _HARMONY_MARK in template and format is None else None
+        tags = thought_tags(template)
+        inside = tags is not None and prompt_end.rstrip().endswith(tags.opening)
+        self._reasoning = ReasoningParser(tags, inside=inside) if tags is not None else None
+        self._tools = ToolCallParser(format or tool_format(template)) if tools else None
 
     @property
     def calls(self) -> int:

@@ -1,9 +1,29 @@
-"""Thoughts that a model writes before its answer, between `<think>` and `</think>`, split off while they stream."""
+"""Thoughts that a model writes before its answer, between tags such as `<think>`, split off while they stream."""
 
+from dataclasses import dataclass
 from enum import Enum, auto
 
-THINK = "<think>"
-ANSWER = "</think>"
+
+@dataclass(frozen=True)
+class ThoughtTags:
+    opening: str
+    closing: str
+
+
+THINK = ThoughtTags("<think>", "</think>")
+"""Qwen, DeepSeek, GLM, Kimi, Nemotron and most others."""
+_FAMILIES = (
+    THINK,
+    ThoughtTags("[THINK]", "[/THINK]"),  # Mistral
+    ThoughtTags("<seed:think>", "</seed:think>"),
+    ThoughtTags("<|START_THINKING|>", "<|END_THINKING|>"),  # Command
+    ThoughtTags("<|channel>thought", "<channel|>"),  # Gemma 4
+)
+
+
+def thought_tags(template: str) -> ThoughtTags | None:
+    """The tags that a chat template shows its model; None where it shows none."""
+    return next((tags for tags in _FAMILIES if tags.opening in template), None)
 
 
 class _At(Enum):
@@ -21,7 +41,8 @@ class ReasoningParser:
     `inside` says that the prompt ended with the opening tag, so that the output begins with thoughts.
     """
 
-    def __init__(self, *, inside: bool = False) -> None:
+    def __init__(self, tags: ThoughtTags = THINK, *, inside: bool = False) -> None:
+        self._tags = tags
         self._at = _At.THOUGHTS if inside else _At.START
         self._thought = False
         """Whether any thought was sent: line ends before the first belong to the tag."""
@@ -49,19 +70,21 @@ class ReasoningParser:
 
     def _look_for_tag(self) -> None:
         start = self._pending.lstrip()
-        if start.startswith(THINK):
-            self._pending, self._at = start[len(THINK) :], _At.THOUGHTS
-        elif start and not THINK.startswith(start):
+        opening = self._tags.opening
+        if start.startswith(opening):
+            self._pending, self._at = start[len(opening) :], _At.THOUGHTS
+        elif start and not opening.startswith(start):
             self._at = _At.ANSWER
 
     def _think(self) -> str:
         if not self._thought:
             self._pending = self._pending.lstrip("\n")
-        thoughts, found, rest = self._pending.partition(ANSWER)
+        closing = self._tags.closing
+        thoughts, found, rest = self._pending.partition(closing)
         if found:
             self._pending, self._at = rest, _At.GAP
             return thoughts.rstrip("\n")
-        kept = next((n for n in range(len(ANSWER) - 1, 0, -1) if thoughts.endswith(ANSWER[:n])), 0)
+        kept = next((n for n in range(len(closing) - 1, 0, -1) if thoughts.endswith(closing[:n])), 0)
         # Line ends before the closing tag belong to it.
         thoughts = thoughts[: len(thoughts) - kept].rstrip("\n")
         self._pending = self._pending[len(thoughts) :]

@@ -18,7 +18,8 @@ OPEN = "<tool_call>"
 CLOSE = "</tool_call>"
 MARKERS = frozenset(
     {
-        *(OPEN, CLOSE, "<think>", "</think>"),
+        *(OPEN, CLOSE, "<think>", "</think>", "[THINK]", "[/THINK]", "<seed:think>", "</seed:think>"),
+        *("<|START_THINKING|>", "<|END_THINKING|>", "<|channel>", "<channel|>"),
         *("<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"),
         *("<start_function_call>", "<end_function_call>", "<escape>"),
         *("[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "<|python_tag|>"),

@@ -1,7 +1,17 @@
 """One request from token to text. Tokens here are the bytes of the text, 300 ends the text."""
 
-from xinfer_runtime.engines.llama_cpp.generation import Generation, TokenFacts
-from xinfer_runtime.messages import Delta, FinishReason, GenerateRequest, SamplingParams, Usage
+from msgspec.structs import replace
+
+from xinfer_runtime.engines.llama_cpp.generation import Generation, TokenFacts, _parser
+from xinfer_runtime.messages import (
+    Constraint,
+    ConstraintKind,
+    Delta,
+    FinishReason,
+    GenerateRequest,
+    SamplingParams,
+    Usage,
+)
 
 END = 300
 FACTS = TokenFacts(
@@ -139,3 +149,14 @@ def test_thoughts_and_calls_are_read_in_the_format_of_the_models_template() -> N
     assert "".join(delta.text for delta in deltas) == ""
     assert [(call.name, call.arguments) for delta in deltas for call in delta.tool_calls] == [("f", '{"x": 1}')]
     assert deltas[-1].finish_reason is FinishReason.TOOL_CALLS
+
+
+def test_calls_in_a_constrained_output_are_read_in_the_format_that_it_is_kept_to() -> None:
+    """Here of a model whose own format is another one."""
+    facts = TokenFacts(FACTS.piece, FACTS.end_of_generation, 200, template="<arg_key> <|channel|>")
+    request = GenerateRequest(id="r", messages=(), parse_tool_calls=True)
+    constrained = _parser(replace(request, constraint=Constraint(ConstraintKind.JSON_OBJECT)), [1], facts)
+    assert constrained is not None
+    output = constrained.push('<tool_call>{"name": "f", "arguments": {}}</tool_call>')
+
+    assert [call.name for call in output.calls] == ["f"]

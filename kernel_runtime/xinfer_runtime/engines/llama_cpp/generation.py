@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from xinfer_runtime.chat.output_parser import Output, OutputParser
+from xinfer_runtime.chat.tool_calls import HERMES
 from xinfer_runtime.engines.llama_cpp.constraint import OutputConstraint
 from xinfer_runtime.engines.llama_cpp.constraint_compiler import ConstraintCompiler
 from xinfer_runtime.engines.llama_cpp.constraint_grammar import PARAM
@@ -170,7 +171,9 @@ def _parser(request: GenerateRequest, prompt: Sequence[int], facts: TokenFacts) 
     if not request.parse_tool_calls and (request.constraint is not None or request.messages is None):
         return None
     prompt_end = b"".join(map(facts.piece, prompt[-_PROMPT_END:])).decode("utf-8", errors="ignore")
-    return OutputParser(facts.template, prompt_end, tools=request.parse_tool_calls)
+    # A constraint lets calls be made in Hermes' format alone, whatever the model's own is.
+    kept_to = HERMES if request.constraint is not None else None
+    return OutputParser(facts.template, prompt_end, tools=request.parse_tool_calls, format=kept_to)
 
 
 def _constraint(request: GenerateRequest, facts: TokenFacts) -> OutputConstraint | None:
