@@ -35,6 +35,12 @@ def test_with_room_a_launch_gets_all_that_it_likes(file: GgufFile) -> None:
     assert found.memory_bytes == forecast(file, found).total
 
 
+def test_a_processor_needs_less_for_its_smaller_passes(file: GgufFile) -> None:
+    sizes = [fit(file, SPEC, None, on_gpu=each).memory_bytes for each in (None, True, False)]
+    assert sizes[0] == sizes[1] > sizes[2]
+    assert sizes[2] == fit(file, replace(SPEC, n_gpu=0), None).memory_bytes
+
+
 def test_with_less_room_the_cache_gets_smaller_and_the_context_with_it(file: GgufFile) -> None:
     room = without_cache(file) + 10_000 * file.cache_shape.bytes_per_cell
     found = fit(file, SPEC, room)

@@ -19,8 +19,10 @@ LEAST_CONTEXT = 1024
 _ALIGNMENT = 256
 
 
-def fit(file: GgufFile, spec: ModelSpec, room: int | None) -> ModelSpec:
+def fit(file: GgufFile, spec: ModelSpec, room: int | None, on_gpu: bool | None = None) -> ModelSpec:
     """`spec` with context length and memory filled in, for a node with `room` bytes; None for as much as it likes.
+
+    `on_gpu` is whether it will run on one, None where that is open.
 
     When all replicas cannot be on this node, as much as one alone can have. What cannot fit at all is left as it is
     without a bound, for placement to refuse with its numbers. Raises InvalidRequest for options that the model cannot
@@ -29,19 +31,19 @@ def fit(file: GgufFile, spec: ModelSpec, room: int | None) -> ModelSpec:
     shape = cache_shape(file, Options.of(spec))
     size = sizing.choose(shape, file.context_length, spec.context_length, spec.max_sequences)
     wanted = replace(spec, context_length=size.context_length)
-    whole = replace(wanted, memory_bytes=forecast(file, wanted).total)
+    whole = replace(wanted, memory_bytes=forecast(file, wanted, on_gpu).total)
     if room is None or "kv_cells" in spec.engine_options:
         return whole
     for share in (room // spec.replica, room):
         if whole.memory_bytes <= share:
             return whole
-        smaller = _with_fewer_cells(file, whole, share)
+        smaller = _with_fewer_cells(file, whole, share, on_gpu)
         if smaller is not None and spec.context_length in (None, smaller.context_length):
             return smaller
     return whole
 
 
-def _with_fewer_cells(file: GgufFile, spec: ModelSpec, room: int) -> ModelSpec | None:
+def _with_fewer_cells(file: GgufFile, spec: ModelSpec, room: int, on_gpu: bool | None) -> ModelSpec | None:
     shape = cache_shape(file, Options.of(spec))
     rest = spec.memory_bytes - forecast(file, spec).kv_cache
     cells = (room - rest) // max(shape.bytes_per_cell, 1) // _ALIGNMENT * _ALIGNMENT
@@ -53,4 +55,4 @@ def _with_fewer_cells(file: GgufFile, spec: ModelSpec, room: int) -> ModelSpec |
         context_length=min(spec.context_length or cells, cells),
         engine_options={**spec.engine_options, "kv_cells": cells},
     )
-    return replace(smaller, memory_bytes=forecast(file, smaller).total)
+    return replace(smaller, memory_bytes=forecast(file, smaller, on_gpu).total)

@@ -38,11 +38,11 @@ class MemoryForecast:
         return self.weights + self.kv_cache + self.compute + self.process
 
 
-def forecast(file: GgufFile, spec: ModelSpec) -> MemoryForecast:
+def forecast(file: GgufFile, spec: ModelSpec, on_gpu: bool | None = None) -> MemoryForecast:
     """The memory of one replica of `file` as `spec` asks for it.
 
-    Passes are larger on a GPU; where it is open whether there will be one, the larger size counts. Raises
-    InvalidRequest for options that the model cannot have.
+    Passes are larger on a GPU; where it is open whether there will be one (None, and the launch does not say), the
+    larger size counts. Raises InvalidRequest for options that the model cannot have.
     """
     options = Options.of(spec)
     shape = cache_shape(file, options)
@@ -50,7 +50,8 @@ def forecast(file: GgufFile, spec: ModelSpec) -> MemoryForecast:
     if options.kv_cells is not None:
         size = replace(size, cells=options.kv_cells, split=False)
     sequences = sizing.kv_sequences(size.max_sequences, options.prefix_cache, size.split) + size.split
-    budget = sizing.CPU_TOKEN_BUDGET if spec.n_gpu == 0 else sizing.GPU_TOKEN_BUDGET
+    on_gpu = spec.n_gpu != 0 if on_gpu is None else on_gpu
+    budget = sizing.GPU_TOKEN_BUDGET if on_gpu else sizing.CPU_TOKEN_BUDGET
     batch = max(options.token_budget or budget, size.max_sequences)
     return MemoryForecast(
         weights=file.weight_bytes,

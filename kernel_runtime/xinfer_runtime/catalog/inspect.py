@@ -17,9 +17,9 @@ from xinfer_runtime.errors import InvalidRequest, ModelFileError
 from xinfer_runtime.messages import ModelSpec
 
 
-def inspect(spec: ModelSpec, room: int | None = None) -> ModelSpec:
+def inspect(spec: ModelSpec, room: int | None = None, on_gpu: bool | None = None) -> ModelSpec:
     """`spec` with type, path, quantization, size, context length and memory filled in from the file on this node, which
-    has `room` bytes for it.
+    has `room` bytes for it, `on_gpu` or not; None where that is open.
 
     Raises ModelFileError for a file that is missing or broken, InvalidRequest for a context the model cannot have or
     a type that it is not.
@@ -34,7 +34,7 @@ def inspect(spec: ModelSpec, room: int | None = None) -> ModelSpec:
     spec = msgspec.structs.replace(spec, type=model_type(file, spec))
     adapters = _adapter_bytes(file, spec)
     if spec.type == LLM:
-        fitted = fit(file, spec, None if room is None else max(0, room - adapters))
+        fitted = fit(file, spec, None if room is None else max(0, room - adapters), on_gpu)
     else:
         fitted = fit_embedding(file, spec)
     return msgspec.structs.replace(

@@ -30,10 +30,10 @@ def _inspect(spec: ModelSpec, inventory: Inventory | None) -> ModelSpec:
     memory = max(0, inventory.memory_available - headroom(inventory.memory_total))
     room = _gpu_room(spec, inventory, memory)
     if room:
-        found = inspect(spec, room)
+        found = inspect(spec, room, on_gpu=True)
         if found.memory_bytes <= room or spec.n_gpu is not None:
             return found
-    return inspect(spec, memory)
+    return inspect(spec, memory, on_gpu=False)
 
 
 def _gpu_room(spec: ModelSpec, inventory: Inventory, memory: int) -> int:
