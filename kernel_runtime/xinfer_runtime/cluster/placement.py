@@ -1,7 +1,8 @@
 """Which node and which GPUs run a replica: pure arithmetic over what is free, so that a refusal has numbers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 
 from xinfer_runtime.cluster.placement_refusal import explain
 from xinfer_runtime.cluster.placement_room import NodeView, Presence, Room, Spot
@@ -15,11 +16,15 @@ class Placement:
     spots: tuple[Spot, ...]
 
 
-@dataclass(frozen=True, slots=True)
 class NoFit:
-    """Why the replicas do not fit, for a person."""
+    """Why the replicas do not fit, for a person. It is put into words when somebody reads it."""
 
-    message: str
+    def __init__(self, words: Callable[[], str]) -> None:
+        self._words = words
+
+    @cached_property
+    def message(self) -> str:
+        return self._words()
 
 
 def place(
@@ -46,7 +51,8 @@ def place(
     for number in sorted(range(len(wishes)), key=lambda number: (_freedom(wishes[number]), number)):
         spot = room.best(able, wishes[number])
         if spot is None:
-            return NoFit(explain(Room(spec, nodes, present), nodes, wishes, number, refused, placed=len(spots)))
+            fresh = Room(spec, nodes, present)
+            return NoFit(partial(explain, fresh, nodes, wishes, number, refused, placed=len(spots)))
         room.take(spot)
         spots[number] = spot
     return Placement(tuple(spots[number] for number in range(len(wishes))))

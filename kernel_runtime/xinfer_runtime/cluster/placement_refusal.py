@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from heapq import nlargest
 
 from xinfer_runtime.cluster.placement_room import DeviceView, NodeView, Room, device_bytes, headroom, host_bytes
 from xinfer_runtime.messages import ModelSpec, ReplicaWish
@@ -41,7 +42,7 @@ def explain(
         return f"no node has joined the cluster to run {spec.uid!r}; wait for one, or look at the cluster's log"
     each = f"each of {len(wishes)} replicas of {spec.uid!r}" if len(wishes) > 1 else f"{spec.uid!r}"
     fitted = f" ({placed} of {len(wishes)} would fit)" if placed else ""
-    told = sorted(nodes, key=lambda node: -_most_room(room, node, wish, refusals))[:_NODES_TOLD]
+    told = nlargest(_NODES_TOLD, nodes, key=lambda node: _most_room(room, node, wish, refusals))
     reasons = [f"{node.label}: {_reason(room, node, wish, refusals)}" for node in told]
     if len(nodes) > len(told):
         reasons.append(f"{len(nodes) - len(told)} more nodes have no more room")

@@ -10,7 +10,9 @@ from msgspec.structs import replace
 from xinfer_runtime.cluster.control_events import Instruction, Publish, SendSync
 from xinfer_runtime.cluster.control_rows import ModelRow, ReplicaRow
 from xinfer_runtime.cluster.control_table import ControlTable
-from xinfer_runtime.cluster.placement import NoFit
+from xinfer_runtime.cluster.hopeless import Hopeless
+from xinfer_runtime.cluster.placement import NoFit, Placement
+from xinfer_runtime.cluster.placement_refusal import gib
 from xinfer_runtime.cluster.placement_room import Spot
 from xinfer_runtime.cluster.protocol import Sync
 from xinfer_runtime.messages import ModelStatus, ReplicaState
@@ -49,31 +51,45 @@ class Reconciler(ControlTable):
         """What fitted nowhere before can only fit where something changed; a tick looks everywhere."""
         hosts = {node.report.inventory.host for a in self._touched_nodes if (node := self._nodes.get(a)) is not None}
         near = [address for address, node in self._nodes.items() if node.report.inventory.host in hosts]
+        hopeless, hopeless_near = Hopeless(), Hopeless()
         for uid in sorted(self._unplaced):
             model = self._models.get(uid)
             rows = model.unplaced() if model is not None else []
             if model is None or not rows:
                 self._unplaced.discard(uid)
             elif tick or uid in self._touched_models:
-                self._place_rows(model, rows, None)
+                self._place_rows(model, rows, None, hopeless)
             elif near:
-                self._place_rows(model, rows, near)
+                self._place_rows(model, rows, near, hopeless_near)
 
-    def _place_rows(self, model: ModelRow, rows: list[ReplicaRow], addresses: list[str] | None) -> None:
+    def _place_rows(
+        self, model: ModelRow, rows: list[ReplicaRow], addresses: list[str] | None, hopeless: Hopeless
+    ) -> None:
         """All at once where they fit; else one by one, until one does not."""
-        together = self._place(model.spec, [row.wish for row in rows], addresses=addresses)
-        if not isinstance(together, NoFit):
+        alike = rows if model.spec.wishes else rows[:1]
+        covered = all(hopeless.covers(model.spec, row.wish) for row in alike)
+        if covered and addresses is not None:
+            return
+        together = None if covered else self._place(model.spec, [row.wish for row in rows], addresses=addresses)
+        if isinstance(together, Placement):
             for row, spot in zip(rows, together.spots, strict=True):
                 self._assign(row, spot)
             return
         for number, row in enumerate(rows):
-            placement = self._place(model.spec, [row.wish], addresses=addresses) if len(rows) > 1 else together
-            if not isinstance(placement, NoFit):
+            if hopeless.covers(model.spec, row.wish):
+                placement, message = None, f"no node has {gib(model.spec.memory_bytes)} free for it now"
+            else:
+                placement = self._place(model.spec, [row.wish], addresses=addresses) if len(rows) > 1 else together
+                message = ""
+            if isinstance(placement, Placement):
                 self._assign(row, placement.spots[0])
                 continue
+            if placement is not None and not model.refusals:
+                hopeless.add(model.spec, row.wish)
             if addresses is None:
+                message = message if placement is None else placement.message
                 for left in rows[number:]:
-                    left.replica = replace(left.replica, message=placement.message)
+                    left.replica = replace(left.replica, message=message)
                     self._touch(left)
             if not model.spec.wishes:
                 return
