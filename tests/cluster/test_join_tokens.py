@@ -21,22 +21,22 @@ def test_what_is_no_token_is_said_to_be_none(text: str) -> None:
 def test_a_token_is_redeemed_once(tmp_path: Path) -> None:
     tokens = JoinTokens(tmp_path)
     token_id, secret = tokens.create(60, now=0)
-    assert tokens.redeem(secret, now=1) == token_id
+    assert tokens.redeem(secret, now=1, serial=255) == token_id
     with pytest.raises(PermissionDenied, match="is used"):
-        tokens.redeem(secret, now=2)
+        tokens.redeem(secret, now=2, serial=7)
 
 
 def test_an_expired_a_revoked_and_an_unknown_token_open_nothing(tmp_path: Path) -> None:
     tokens = JoinTokens(tmp_path)
     _, expired = tokens.create(60, now=0)
     with pytest.raises(PermissionDenied, match="is expired"):
-        tokens.redeem(expired, now=60)
+        tokens.redeem(expired, now=60, serial=7)
     revoked_id, revoked = tokens.create(60, now=0)
     tokens.revoke(revoked_id)
     with pytest.raises(PermissionDenied, match="is revoked"):
-        tokens.redeem(revoked, now=1)
+        tokens.redeem(revoked, now=1, serial=7)
     with pytest.raises(PermissionDenied, match="does not know"):
-        tokens.redeem("guess", now=1)
+        tokens.redeem("guess", now=1, serial=7)
     with pytest.raises(NotFound, match="'nobody'"):
         tokens.revoke("nobody")
 

@@ -172,6 +172,23 @@ async def test_retire_workers_moves_replicas_first(roles: Roles) -> None:
     await session.close()
 
 
+async def test_a_node_whose_token_is_revoked_is_expelled_and_ends(roles: Roles) -> None:
+    session = await roles.session()
+    await roles.join("three")
+    token_id = (await output(roles.home, "join-token", "--list")).splitlines()[-1].split()[0]
+    async with Client(roles.address, security=session.credentials.security(), asynchronous=True) as client:
+        await client.wait_for_workers(2, timeout=60)
+        await output(roles.home, "join-token", "--revoke", token_id)
+        assert await asyncio.wait_for(roles.nodes["three"].wait(), 60) == 1
+        workers = (await client.scheduler.identity())["workers"]  # type: ignore[union-attr]
+        assert [worker["name"] for worker in workers.values()] == ["one"]
+    assert "was revoked" in (roles.folder / "three.log").read_text().splitlines()[-1]
+    again = await command(roles.folder / "three", "worker")
+    assert await asyncio.wait_for(again.wait(), 60) == 1, "its certificate opens nothing any more"
+    await ready(session, "one")
+    await session.close()
+
+
 async def test_a_killed_dask_worker_does_not_disturb_the_replicas_of_its_node(roles: Roles) -> None:
     session = await roles.session()
     before = await ready(session, "one")

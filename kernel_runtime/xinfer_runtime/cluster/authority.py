@@ -1,6 +1,7 @@
 """The supervisor's CA, kept in its home, and the credentials that gateways and nodes find in theirs."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -52,8 +53,12 @@ class Authority:
         _save(tls_folder(self.home), credentials)
         return credentials
 
-    def sign_key(self, public_key: str, name: str) -> str:
-        return certificates.new_certificate(self.ca, self._ca_key, public_key, f"jupyter-xinfer {name}")
+    def sign_key(self, public_key: str, name: str, serial: int | None = None) -> str:
+        return certificates.new_certificate(self.ca, self._ca_key, public_key, f"jupyter-xinfer {name}", serial=serial)
+
+    def revocation_list(self, serials: Sequence[int]) -> str:
+        """PEM; those are the serial numbers of certificates that do not count any more."""
+        return certificates.new_revocation_list(self.ca, self._ca_key, serials)
 
     def save_addresses(self, addresses: Addresses) -> None:
         write_private(_addresses_file(self.home), msgspec.json.encode(addresses).decode())

@@ -4,6 +4,7 @@
 import datetime
 import hashlib
 import ipaddress
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,7 +31,16 @@ def new_ca(key: str, days: int = CA_DAYS) -> str:
     return _signed(builder, private, ca=True)
 
 
-def new_certificate(ca: str, ca_key: str, public_key: str, name: str, days: int = CERTIFICATE_DAYS) -> str:
+def new_serial() -> int:
+    """A number for a certificate, by which it can be revoked."""
+    from cryptography import x509
+
+    return x509.random_serial_number()
+
+
+def new_certificate(
+    ca: str, ca_key: str, public_key: str, name: str, days: int = CERTIFICATE_DAYS, serial: int | None = None
+) -> str:
     """A certificate for both ends of a connection, signed by the CA, for the holder of `public_key`."""
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -41,11 +51,30 @@ def new_certificate(ca: str, ca_key: str, public_key: str, name: str, days: int 
     purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     loopback = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     builder = (
-        _builder(_name(name), issuer, load_pem_public_key(public_key.encode()), private.public_key(), days)
+        _builder(_name(name), issuer, load_pem_public_key(public_key.encode()), private.public_key(), days, serial)
         .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
         .add_extension(x509.SubjectAlternativeName(loopback), critical=False)
     )
     return _signed(builder, private, ca=False)
+
+
+def new_revocation_list(ca: str, ca_key: str, serials: Sequence[int], days: int = CA_DAYS) -> str:
+    """The CA's list of the certificates that do not count any more, by their serial numbers."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    now = datetime.datetime.now(datetime.UTC)
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(x509.load_pem_x509_certificate(ca.encode()).subject)
+        .last_update(now)
+        .next_update(now + datetime.timedelta(days=days))
+    )
+    for serial in serials:
+        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now).build()
+        builder = builder.add_revoked_certificate(entry)
+    return builder.sign(_private(ca_key), hashes.SHA256()).public_bytes(Encoding.PEM).decode()
 
 
 def public_key_of(key: str) -> str:
@@ -110,7 +139,7 @@ def _name(common: str) -> "x509.Name":
 
 
 def _builder(
-    subject: "x509.Name", issuer: "x509.Name", public: Any, ca_public: Any, days: int
+    subject: "x509.Name", issuer: "x509.Name", public: Any, ca_public: Any, days: int, serial: int | None = None
 ) -> "x509.CertificateBuilder":
     from cryptography import x509
 
@@ -120,7 +149,7 @@ def _builder(
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(public)
-        .serial_number(x509.random_serial_number())
+        .serial_number(new_serial() if serial is None else serial)
         .not_valid_before(now - _CLOCK_SKEW)
         .not_valid_after(now + datetime.timedelta(days=days))
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)

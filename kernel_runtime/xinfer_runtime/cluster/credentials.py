@@ -9,7 +9,7 @@ import os
 import ssl
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from msgspec import Struct
 
@@ -46,16 +46,20 @@ class TlsCredentials(Struct, frozen=True, kw_only=True):
         """For Dask's `Security`: TLS on every comm, and nothing without it."""
         from distributed.security import Security
 
-        return Security(
-            require_encryption=True,
-            tls_ca_file=self.ca,
-            tls_client_cert=self.cert,
-            tls_client_key=self.key,
-            tls_scheduler_cert=self.cert,
-            tls_scheduler_key=self.key,
-            tls_worker_cert=self.cert,
-            tls_worker_key=self.key,
-        )
+        return Security(**self.security_options())
+
+    def security_options(self) -> dict[str, Any]:
+        """What `Security` is made of."""
+        return {
+            "require_encryption": True,
+            "tls_ca_file": self.ca,
+            "tls_client_cert": self.cert,
+            "tls_client_key": self.key,
+            "tls_scheduler_cert": self.cert,
+            "tls_scheduler_key": self.key,
+            "tls_worker_cert": self.cert,
+            "tls_worker_key": self.key,
+        }
 
     def server_context(self) -> ssl.SSLContext:
         """For a listener that accepts nobody without a certificate of the cluster."""

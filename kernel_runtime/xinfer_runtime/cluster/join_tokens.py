@@ -50,7 +50,10 @@ class JoinToken(Struct, frozen=True, kw_only=True):
 
 
 class TokenRow(Struct, frozen=True, kw_only=True):
-    """A token as the supervisor keeps it; times are unix seconds, `used` is 0.0 until a node joined with it."""
+    """A token as the supervisor keeps it; times are unix seconds, `used` is 0.0 until a node joined with it.
+
+    `serial` is the number, in hex, of the certificate that the node got.
+    """
 
     id: str
     digest: str
@@ -58,6 +61,7 @@ class TokenRow(Struct, frozen=True, kw_only=True):
     expires: float
     used: float = 0.0
     revoked: bool = False
+    serial: str = ""
 
     def state(self, now: float) -> str:
         if self.revoked:
@@ -93,7 +97,7 @@ class JoinTokens:
                 raise NotFound(f"there is no join token {token_id!r}; `jupyter xinfer join-token --list` shows them")
             self._save([replace(row, revoked=True) if row.id == token_id else row for row in rows])
 
-    def redeem(self, secret: str, now: float) -> str:
+    def redeem(self, secret: str, now: float, serial: int) -> str:
         """Use the token up and return its id. Raises PermissionDenied for one that does not open anything."""
         digest = _digest(secret)
         with self._locked():
@@ -103,7 +107,7 @@ class JoinTokens:
                 raise PermissionDenied("the supervisor does not know this join token")
             if found.state(now) != "open":
                 raise PermissionDenied(f"the join token {found.id} is {found.state(now)}; ask for a new one")
-            self._save([replace(row, used=now) if row is found else row for row in rows])
+            self._save([replace(row, used=now, serial=f"{serial:x}") if row is found else row for row in rows])
         return found.id
 
     @contextmanager

@@ -111,9 +111,10 @@ class JoinServer:
             key = certificates.requested_key(question.request)
         except ValueError as error:
             raise InvalidRequest(f"the certificate request is not acceptable: {error}") from error
-        token = self._tokens.redeem(question.secret, time.time())
+        serial = certificates.new_serial()
+        token = self._tokens.redeem(question.secret, time.time(), serial)
         logger.info("a node joined with the token %s", token)
-        cert = self._authority.sign_key(key, f"node {token}")
+        cert = self._authority.sign_key(key, f"node {token}", serial)
         return JoinAnswer(ca=self._authority.ca, cert=cert, scheduler=self._scheduler)
 
 

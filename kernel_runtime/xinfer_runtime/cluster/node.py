@@ -6,6 +6,7 @@ It outlasts its supervisor, and the replicas outlast the Dask worker, which ends
 
 import asyncio
 import logging
+import ssl
 from pathlib import Path
 
 import dask
@@ -18,6 +19,7 @@ from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.cluster.dask_options import DASK_CONFIG
 from xinfer_runtime.cluster.inventory import NodeSurvey
 from xinfer_runtime.cluster.replica_host import ReplicaHost
+from xinfer_runtime.errors import PermissionDenied
 
 logger = logging.getLogger("xinfer.node")
 
@@ -31,7 +33,8 @@ async def serve_node(
 ) -> None:
     """Belong to the cluster until `stop`, or until it retires this node: join it again whenever it comes back.
 
-    `host` is the address at which others reach this node, by default the one that faces the scheduler.
+    `host` is the address at which others reach this node, by default the one that faces the scheduler. Raises
+    PermissionDenied when the node was expelled.
     """
     delay = _FIRST_DELAY
     if host is None:
@@ -45,6 +48,11 @@ async def serve_node(
                     await _one_membership(home, scheduler, credentials, host, name, replicas, stop)
                     delay = _FIRST_DELAY
                 except Exception as error:  # Dask raises whatever went wrong in the worker's process
+                    if await _is_expelled(scheduler, credentials):
+                        raise PermissionDenied(
+                            f"this node is expelled from the cluster at {scheduler}: its join token was revoked; "
+                            "join with a new one"
+                        ) from error
                     logger.warning("not in the cluster at %s, will try again in %.1f s: %r", scheduler, delay, error)
                 await _wait(stop, delay)
                 delay = min(2 * delay, _LONGEST_DELAY)
@@ -100,6 +108,25 @@ async def _one_membership(
 def _own_address(scheduler: str) -> str:
     """Where this machine is reached from the scheduler's."""
     return str(get_local_address_for(scheduler)).partition("://")[2].strip("[]")
+
+
+async def _is_expelled(scheduler: str, credentials: TlsCredentials) -> bool:
+    """Whether this node's certificate is what keeps it out; Dask does not tell."""
+    host, _, port = scheduler.removeprefix("tls://").rpartition(":")
+    try:
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            context = await asyncio.to_thread(credentials.client_context)
+            reader, writer = await asyncio.open_connection(host.strip("[]"), int(port), ssl=context, server_hostname="")
+            try:
+                # The alert comes after the handshake.
+                await reader.read(1)
+            finally:
+                writer.transport.abort()
+    except ssl.SSLError as error:
+        return "CERTIFICATE_REVOKED" in (error.reason or "")
+    except (OSError, TimeoutError):
+        return False
+    return False
 
 
 async def _identity(scheduler: str, credentials: TlsCredentials) -> str:

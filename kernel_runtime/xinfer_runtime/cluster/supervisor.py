@@ -16,6 +16,7 @@ from xinfer_runtime.cluster.authority import Addresses, Authority
 from xinfer_runtime.cluster.controller import Controller
 from xinfer_runtime.cluster.dask_options import DASK_CONFIG
 from xinfer_runtime.cluster.joining import JoinServer
+from xinfer_runtime.cluster.revocation import RevocableSecurity, Revocation
 from xinfer_runtime.errors import ClusterUnavailable
 
 logger = logging.getLogger("xinfer.supervisor")
@@ -33,12 +34,15 @@ async def supervise(
     """
     authority = await asyncio.to_thread(Authority.open, home)
     credentials = await asyncio.to_thread(authority.own_credentials)
+    revocation = Revocation(authority)
+    await asyncio.to_thread(revocation.write)
+    security = RevocableSecurity(revocation.crl, **credentials.security_options())
     with dask.config.set(_CONFIG):
         scheduler = Scheduler(
             host=host,
             port=port,
             protocol="tls://",
-            security=credentials.security(),
+            security=security,
             # It asks nobody who they are: for gateways on this machine, which show it through their login.
             dashboard_address="127.0.0.1:0",
         )
@@ -59,7 +63,9 @@ async def supervise(
             addresses = Addresses(scheduler.address, f"{_bracketed(get_address_host(scheduler.address))}:{found}")
             await asyncio.to_thread(authority.save_addresses, addresses)
             ready(addresses)
+            expelling = asyncio.create_task(revocation.enforce(scheduler, security))
             await stop.wait()
+            expelling.cancel()
         finally:
             await joins.close()
             await scheduler.close()
