@@ -3,7 +3,7 @@
     python bench/embedding/compare.py --llama-server PATH
 
 Every repeat starts each of them in turn. The table has medians over the repeats. llama-server gets the best of its
-settings here: 1 or 16 slots, and batches of 512 or 2,048 tokens. `Llama.embed` is called in a process without a
+settings here: 1 slot with batches of 512 tokens, 16 with 512 or 2,048. `Llama.embed` is called in a process without a
 server, with all texts at once.
 """
 
@@ -44,9 +44,9 @@ class Load:
 
 
 LOADS = {
-    "1 client, 64 texts of 30 words": Load(1, 6, 64, 30),
-    "16 clients, 1 text of 30 words": Load(16, 24, 1, 30),
-    "4 clients, 8 texts of 200 words": Load(4, 3, 8, 200),
+    "1 client, 64 texts of 30 words": Load(1, 3, 64, 30),
+    "16 clients, 1 text of 30 words": Load(16, 8, 1, 30),
+    "4 clients, 8 texts of 200 words": Load(4, 1, 8, 200),
 }
 
 
@@ -121,7 +121,7 @@ def main() -> None:
                 endpoint.launch(model_path=str(path), model_uid="bench", n_gpu=None, **options.options)
                 all_loads("jupyter-xinfer", lambda name, at=endpoint: asyncio.run(run(at, LOADS[name], texts[name])))
             if options.llama_server:
-                for slots, batch in ((1, 2048), (16, 512), (16, 2048)):
+                for slots, batch in ((1, 512), (16, 512), (16, 2048)):
                     with service.llama_server(options.llama_server, path, options.threads, slots, batch) as endpoint:
                         all_loads(
                             f"llama-server -np {slots} -ub {batch}",

@@ -17,6 +17,7 @@ import msgspec
 
 from xinfer_runtime.catalog.custom import MAX_BYTES, parse_custom_model
 from xinfer_runtime.catalog.families import Family
+from xinfer_runtime.catalog.model_kind import LLM
 from xinfer_runtime.errors import Conflict, InvalidRequest, ModelNotFound, Overloaded, XinferError
 
 MAX_MODELS = 1000
@@ -80,12 +81,20 @@ class Registrations:
         self._by_name[family.name.lower()] = Registration(family, definition, file)
 
 
-def definition_text(model: Any) -> str:
-    """The JSON text of a registration's `model`: Xinference's client sends a string, a person perhaps an object."""
+def definition_text(model: Any, model_type: str = LLM) -> str:
+    """The JSON text of a registration's `model`: Xinference's client sends a string, a person perhaps an object.
+
+    The definition of anything but an LLM says so, for whoever reads it again.
+    """
     if isinstance(model, str):
-        return model
+        if model_type == LLM or len(model) > MAX_BYTES:
+            return model
+        try:
+            model = msgspec.json.decode(model)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            raise InvalidRequest(f"`model` is not the JSON of a custom model: {error}", param="model") from None
     if isinstance(model, dict):
-        return msgspec.json.encode(model).decode()
+        return msgspec.json.encode(model if model_type == LLM else {**model, "model_type": model_type}).decode()
     raise InvalidRequest("`model` must be the JSON of a custom model, as a string.", param="model")
 
 

@@ -140,3 +140,23 @@ def test_whatever_is_accepted_has_a_sound_name_and_an_absolute_path(name: str, u
     [path] = family.specs[0].quantizations.values()
     assert path.startswith("/")
     assert ".." not in path.split("/")
+
+
+@pytest.mark.parametrize(("model_type", "ability"), [("embedding", "embed"), ("rerank", "rerank")])
+def test_models_that_generate_nothing_need_no_size(model_type: str, ability: str) -> None:
+    spec = {"model_format": "ggufv2", "quantization": "Q8_0", "model_uri": "/m/e.gguf"}
+    family = parse(spec, model_type=model_type, dimensions=384, max_tokens=256, language=["en"])
+
+    assert (family.type, family.abilities, family.languages) == (model_type, (ability,), ("en",))
+    assert family.context_length == 256
+    launched = resolve(LaunchRequest(model_name="mine"), [family])
+    assert (launched.type, launched.path, launched.size_in_billions) == (model_type, "/m/e.gguf", "")
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"), [({}, "model_specs[0].model_size_in_billions"), ({"model_type": "audio"}, "model_type")]
+)
+def test_a_type_and_the_size_of_a_model_that_generates_are_asked_for(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(XinferError) as caught:
+        parse({"model_format": "ggufv2", "model_uri": "/m/e.gguf"}, **fields)
+    assert caught.value.param == param

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import math
 import struct
 import subprocess
@@ -312,6 +313,27 @@ async def test_xinferences_async_client_embeds_and_ranks(xinfer_server: Any, emb
     assert len(ranking["results"]) == 1
     for each in (model, ranker, client):
         await each.close()
+
+
+def test_xinferences_client_registers_an_embedding_model(xinfer_server: Any, tmp_path: Path) -> None:
+    path = random_encoder.write(tmp_path / "mine.gguf", "cls")
+    spec = {"model_format": "ggufv2", "model_hub": "huggingface", "model_uri": path.as_uri(), "quantization": "none"}
+    definition = {"version": 2, "model_name": "my-encoder", "dimensions": 64, "max_tokens": 128, "language": ["en"]}
+    client = Client(xinfer_server.url.rstrip("/"), api_key=xinfer_server.token)
+    client.register_model("embedding", json.dumps({**definition, "model_specs": [spec]}), persist=True)
+    try:
+        assert [each["model_name"] for each in client.list_model_registrations("embedding")] == ["my-encoder"]
+        assert client.get_model_registration("embedding", "my-encoder")["dimensions"] == 64
+        assert "llama.cpp" in client.query_engine_by_model_name("my-encoder", "embedding")
+        uid = client.launch_model("my-encoder", model_type="embedding", model_engine="llama.cpp", n_gpu=None)
+        model = client.get_model(uid)
+        assert len(model.create_embedding("hello")["data"][0]["embedding"]) == 64
+        model.close()
+        client.terminate_model(uid)
+    finally:
+        client.unregister_model("embedding", "my-encoder")
+    assert client.list_model_registrations("embedding") == []
+    client.close()
 
 
 def test_use_is_counted(xinfer_server: Any, http: httpx.Client, embedder: str) -> None:

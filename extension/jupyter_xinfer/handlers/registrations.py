@@ -22,6 +22,7 @@ from jupyter_xinfer.protocol.xinference_objects import (
 )
 from jupyter_xinfer.registrations import definition_text
 from xinfer_runtime.catalog.families import Family, families
+from xinfer_runtime.catalog.model_kind import MODEL_TYPES
 from xinfer_runtime.errors import InvalidRequest, ModelNotFound, NotFound, PermissionDenied
 
 
@@ -55,12 +56,16 @@ class RegistrationsHandler(CatalogHandler):
 
     @endpoint(MODELS_REGISTER, takes=Takes(RegisterRequest), gives=None)
     async def post(self, model_type: str) -> None:
-        if not _same(model_type, "LLM"):
-            raise InvalidRequest(f"Models of type {model_type!r:.40} cannot be registered here; LLM can.", param="type")
+        kind = next((each for each in MODEL_TYPES if _same(each, model_type)), None)
+        if kind is None:
+            raise InvalidRequest(
+                f"Models of type {model_type!r:.40} cannot be registered here; {', '.join(MODEL_TYPES)} can.",
+                param="type",
+            )
         request = decode(self.request.body, RegisterRequest)
         if request.worker_ip:
             raise InvalidRequest("`worker_ip`: a model is registered for the whole cluster.", param="worker_ip")
-        await self.service.registrations.add(definition_text(request.model), persist=request.persist)
+        await self.service.registrations.add(definition_text(request.model, kind), persist=request.persist)
         self.reply(None)
 
 

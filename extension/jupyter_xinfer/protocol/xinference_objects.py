@@ -135,9 +135,9 @@ def model_version(name: str, size: str | None, format_name: str, quantization: s
     return f"{name}--{size or 'unknown'}B--{format_name}--{quantization or 'none'}"
 
 
-def size_number(size: str) -> int | str:
-    """7 for "7", as Xinference writes whole numbers; "0_5" stays."""
-    return int(size) if size.isdecimal() else size
+def size_number(size: str) -> int | str | None:
+    """7 for "7", as Xinference writes whole numbers; "0_5" stays. Embedding models have none."""
+    return int(size) if size.isdecimal() else size or None
 
 
 def cluster_objects(scheduler: str | None, workers: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:

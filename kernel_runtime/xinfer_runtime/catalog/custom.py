@@ -1,8 +1,9 @@
 """Custom models: the JSON that people register under a name of their own, in both of Xinference's versions.
 
-Version 1 lists `quantizations` in each spec, version 2 has one spec per `quantization`. Only what can be launched here
-is taken: GGUF files (`ggufv2`) that lie on the nodes, named by `model_uri`. The text comes from strangers: it is
-bounded, typed and checked here, and never becomes a path of ours.
+Version 1 lists `quantizations` in each spec, version 2 has one spec per `quantization`; `model_type` says what a model
+is for that generates no text. Only what can be launched here is taken: GGUF files (`ggufv2`) that lie on the nodes,
+named by `model_uri`. The text comes from strangers: it is bounded, typed and checked here, and never becomes a path of
+ours.
 """
 
 import re
@@ -14,6 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from xinfer_runtime.catalog.families import Family, FamilySpec, find_family
+from xinfer_runtime.catalog.model_kind import ABILITIES, EMBEDDING, LLM, MODEL_TYPES, RERANK
 from xinfer_runtime.errors import Conflict, InvalidRequest
 
 MAX_BYTES = 256 * 1024
@@ -22,6 +24,7 @@ _NAME = re.compile(r"[^+\\/?%#&=\s\x00-\x1f\x7f]{1,100}")
 _SIZE = re.compile(r"\d{1,6}([._]\d{1,6})?")
 _LABEL = re.compile(r"[A-Za-z0-9._-]{1,40}")
 _FORMAT = "ggufv2"
+_DEFAULT_CONTEXT = {LLM: 2048, EMBEDDING: 512, RERANK: 512}
 
 ShortText = Annotated[str, Meta(min_length=1, max_length=100)]
 ShortTexts = Annotated[list[ShortText], Meta(max_length=64)]
@@ -29,7 +32,7 @@ ShortTexts = Annotated[list[ShortText], Meta(max_length=64)]
 
 class _Spec(Struct, kw_only=True):
     model_format: ShortText
-    model_size_in_billions: int | float | str
+    model_size_in_billions: int | float | str | None = None
     model_uri: Annotated[str, Meta(max_length=MAX_PATH)] | None = None
     quantization: str | None = None
     quantizations: ShortTexts | None = None
@@ -40,7 +43,10 @@ class _Definition(Struct, kw_only=True):
     model_name: str
     model_specs: Annotated[list[_Spec], Meta(min_length=1, max_length=64)]
     version: int = 1
+    model_type: str = LLM
     model_lang: ShortTexts = []
+    language: ShortTexts = []
+    max_tokens: Annotated[int, Meta(ge=1, le=1 << 24)] | None = None
     model_ability: ShortTexts = []
     model_description: Annotated[str, Meta(max_length=4000)] | None = None
     model_family: ShortText | None = None
@@ -66,14 +72,17 @@ def parse_custom_model(text: str) -> tuple[Family, dict[str, Any]]:
     name = check_name(definition.model_name)
     if find_family(name) is not None:
         raise Conflict(f"{name} is the name of a packaged model; choose another", param="model_name")
+    if definition.model_type not in MODEL_TYPES:
+        raise InvalidRequest(f"`model_type` is one of {', '.join(MODEL_TYPES)}", param="model_type")
     family = Family(
         name=name,
+        type=definition.model_type,
         family=definition.model_family,
         description=definition.model_description or "",
-        abilities=tuple(definition.model_ability),
-        languages=tuple(definition.model_lang),
-        context_length=definition.context_length or 2048,
-        specs=_specs(definition.model_specs),
+        abilities=ABILITIES.get(definition.model_type) or tuple(definition.model_ability),
+        languages=tuple(definition.model_lang or definition.language),
+        context_length=definition.context_length or definition.max_tokens or _DEFAULT_CONTEXT[definition.model_type],
+        specs=_specs(definition.model_specs, sized=definition.model_type == LLM),
         builtin=False,
     )
     return family, {**raw, "is_builtin": False}
@@ -88,8 +97,8 @@ def check_name(name: str) -> str:
     return name
 
 
-def _specs(given: list[_Spec]) -> tuple[FamilySpec, ...]:
-    """One spec per size, with the path of each quantization's file."""
+def _specs(given: list[_Spec], *, sized: bool) -> tuple[FamilySpec, ...]:
+    """One spec per size, with the path of each quantization's file. Only models that are `sized` need a size."""
     files: dict[str, dict[str, str]] = {}
     for index, spec in enumerate(given):
         field = f"model_specs[{index}]"
@@ -97,6 +106,10 @@ def _specs(given: list[_Spec]) -> tuple[FamilySpec, ...]:
             raise InvalidRequest(
                 f"`{field}.model_format` is {spec.model_format!r}; this server launches {_FORMAT}",
                 param=f"{field}.model_format",
+            )
+        if sized and spec.model_size_in_billions is None:
+            raise InvalidRequest(
+                f"`{field}.model_size_in_billions` is required", param=f"{field}.model_size_in_billions"
             )
         of_size = files.setdefault(_size(spec.model_size_in_billions, field), {})
         for label in spec.quantizations or [spec.quantization or "none"]:
@@ -110,7 +123,9 @@ def _specs(given: list[_Spec]) -> tuple[FamilySpec, ...]:
     )
 
 
-def _size(size: int | float | str, field: str) -> str:
+def _size(size: int | float | str | None, field: str) -> str:
+    if size is None:
+        return ""
     text = size if isinstance(size, str) else f"{size:g}"
     if not _SIZE.fullmatch(text):
         raise InvalidRequest(

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from xinfer_runtime.catalog.families import Family, FamilySpec, families, find_family
-from xinfer_runtime.catalog.model_kind import MODEL_TYPES
+from xinfer_runtime.catalog.model_kind import LLM, MODEL_TYPES
 from xinfer_runtime.catalog.wishes import gpu_count, node_name, wishes_of
 from xinfer_runtime.engines.registry import ENGINES, canonical_name
 from xinfer_runtime.errors import InvalidRequest, ModelNotFound
@@ -64,7 +64,7 @@ def resolve(request: LaunchRequest, custom: Sequence[Family] = ()) -> ModelSpec:
     return ModelSpec(
         uid=check_uid(request.model_uid if request.model_uid is not None else _uid_from(spec.name)),
         name=spec.name,
-        type=model_type,
+        type=model_type if model_type != LLM else spec.type,
         engine=engine,
         format=spec.format,
         size_in_billions=spec.size_in_billions,
@@ -172,6 +172,7 @@ def _spec_of_family(request: LaunchRequest, family: Family) -> ModelSpec:
     return ModelSpec(
         uid="",
         name=family.name,
+        type=family.type,
         format=spec.format,
         size_in_billions=spec.size_in_billions,
         # Whoever registered a model without a quantization leaves it to the file to say.

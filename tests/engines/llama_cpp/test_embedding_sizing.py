@@ -24,7 +24,7 @@ def exact_attention() -> None:
 
 def test_an_input_may_be_as_long_as_the_model_was_trained_for() -> None:
     size = choose(2048, 30522, divisible=False, on_gpu=False)
-    assert (size.context_length, size.token_budget, size.batch_tokens, size.pass_tokens) == (2048, 512, 2048, 2048)
+    assert (size.context_length, size.token_budget, size.batch_tokens, size.pass_tokens) == (2048, 256, 2048, 2048)
 
 
 def test_a_large_vocabulary_bounds_it_unless_the_launch_says_otherwise() -> None:
@@ -34,7 +34,7 @@ def test_a_large_vocabulary_bounds_it_unless_the_launch_says_otherwise() -> None
 
 
 def test_only_what_looks_back_alone_is_divided() -> None:
-    assert choose(4096, 1000, divisible=True, on_gpu=False).pass_tokens == 512
+    assert choose(4096, 1000, divisible=True, on_gpu=False).pass_tokens == 256
     assert choose(4096, 1000, divisible=False, on_gpu=False).pass_tokens == 4096
 
 
