@@ -10,7 +10,7 @@ from jupyter_events import EventLogger
 from jupyter_server.extension.application import ExtensionApp
 from jupyter_server.serverapp import ServerApp
 from jupyter_server.utils import url_path_join
-from traitlets import Bool, Float, List, Unicode, default
+from traitlets import Bool, Dict, Float, List, Unicode, default
 
 from jupyter_xinfer.auth.config import AuthConfig, load_auth_config
 from jupyter_xinfer.auth.gate import Gate
@@ -66,6 +66,11 @@ class XinferApp(ExtensionApp):
         help="Hosts from which images are fetched that requests name by URL, such as '*.example.org'; '*' for all. "
         "Only public addresses are connected to. Default: none, images come as data: URLs.",
     ).tag(config=True)
+    share_weights = Dict(
+        Float(),
+        help="Shares of callers where requests wait, as {'user:ann': 2.0, 'api_key:ci@xinfer-demo': 0.5}; the names "
+        "are those of `jupyter xinfer usage`, with @MODEL for one model alone. Default: 1, or a key's or user's own.",
+    ).tag(config=True)
     keep_alive_while_loaded = Bool(
         True, help="Whether a running model keeps ServerApp.shutdown_no_activity_timeout from ending the server."
     ).tag(config=True)
@@ -91,6 +96,7 @@ class XinferApp(ExtensionApp):
             launch_timeout=self.launch_timeout,
             body_timeout=self.body_timeout,
             image_hosts=list(self.image_hosts),
+            share_weights=dict(self.share_weights),
         )
         provider = self._server.identity_provider
         gate = Gate(self.runtime_key, KeyRing(KeyStore(home), self.log), self._users(), lambda: provider.token)

@@ -18,6 +18,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from jupyter_xinfer.abilities import has_ability, require_ability
+from jupyter_xinfer.auth.fair_share import FairShare
 from jupyter_xinfer.auth.gate import Gate
 from jupyter_xinfer.auth.meter import Meter
 from jupyter_xinfer.auth.principal import current_principal
@@ -56,6 +57,7 @@ from xinfer_runtime.messages import (
     LaunchRequest,
     ModelSpec,
     ModelStatus,
+    Priority,
     Replica,
     ReplicaState,
 )
@@ -81,6 +83,8 @@ class ServiceConfig:
     """Seconds that the body of a request may take to come."""
     image_hosts: list[str] = field(default_factory=list)
     """Patterns of the hosts from which images are fetched that requests name by URL."""
+    share_weights: dict[str, float] = field(default_factory=dict)
+    """Of callers, and of callers and models; see `FairShare`."""
 
 
 class Service:
@@ -97,6 +101,7 @@ class Service:
         self.metrics = metrics
         self.gate = gate
         self.meter = meter
+        self.fair_share = FairShare(config.share_weights)
         self.responses = ResponseStore()
         self.last_activity = datetime.now(UTC)
         self._log = log
@@ -227,10 +232,12 @@ class Service:
         """The deltas of one request to a model, or to one of its LoRA adapters; closing the generator aborts it in the
         engine.
         """
-        uid, request = uid_of(model), with_adapter(model, request)
+        caller = current_principal()
+        uid, request = uid_of(model), self.fair_share.classed(caller, with_adapter(model, request))
         self._router_to(uid, "generate")
-        with self.meter.request(current_principal(), uid) as count, self._demand.request(uid) as answered:
-            waking = self._when_awake(uid, lambda router: router.generate(uid, request))
+        flow = self.fair_share.flow(caller, uid)
+        with self.meter.request(caller, uid) as count, self._demand.request(uid) as answered:
+            waking = self._when_awake(uid, lambda router: router.generate(uid, request, flow))
             answer = self.requests.abortable(uid, request.id, waking)
             async with aclosing(answer) as deltas:
                 async for delta in deltas:
@@ -245,10 +252,13 @@ class Service:
         """
         self._router_to(uid, "embed" if request.query is None else "rerank")
 
-        def pieces(router: Router) -> AsyncGenerator[Delta]:
-            return in_pieces(partial(router.generate, uid), request, len(router.stats(uid)))
+        caller = current_principal()
+        flow = self.fair_share.flow(caller, uid)
 
-        with self.meter.request(current_principal(), uid) as count, self._demand.request(uid) as answered:
+        def pieces(router: Router) -> AsyncGenerator[Delta]:
+            return in_pieces(partial(router.generate, uid, flow=flow), request, len(router.stats(uid)))
+
+        with self.meter.request(caller, uid) as count, self._demand.request(uid) as answered:
             answer = self.requests.abortable(uid, request.id, self._when_awake(uid, pieces))
             async with aclosing(answer) as deltas:
                 async for delta in deltas:
@@ -288,6 +298,10 @@ class Service:
             if image_places(messages)
             else NO_IMAGES
         )
+
+    def require_priority(self, wanted: Priority | None) -> None:
+        """Raise `PermissionDenied` where the caller may not have the priority that he asks for."""
+        self.fair_share.require(current_principal(), wanted)
 
     def named_or_only(self, name: str | None) -> str:
         """`name`; or the only model that runs and that the caller may use, for clients that know of no names."""

@@ -44,7 +44,7 @@ OPENAIS: dict[str, Any] = {
     "parallel_tool_calls": (WORKS, False, {"tools": [TOOL]}),
     "prompt_cache_options": (REFUSED, {"ttl": "1h"}, {}),
     "prompt_cache_retention": (REFUSED, "24h", {}),
-    "service_tier": (REFUSED, "flex", {}),
+    "service_tier": (REFUSED, "priority", {}),
     "moderation": (REFUSED, {"model": "omni-moderation-latest"}, {}),
 }
 CHAT: dict[str, Any] = {

@@ -1,12 +1,13 @@
 """Who sent the request that is being handled, and what they may do."""
 
 from contextvars import ContextVar
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from jupyter_xinfer.auth.permissions import ADMIN, AUTHENTICATED, PERMISSIONS
 from xinfer_runtime.errors import PermissionDenied
+from xinfer_runtime.messages import Priority
 
 Kind = Literal["jupyter", "runtime_key", "api_key", "user", "nobody"]
 
@@ -18,6 +19,10 @@ class Limits(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     tokens_per_minute: int | None = None
     concurrent_requests: int | None = None
     tokens_per_day: int | None = None
+    weight: Annotated[float, Meta(gt=0, le=1000)] | None = None
+    """The caller's share where requests wait, beside those of others; 1 where it is None."""
+    priority: Priority | None = None
+    """`batch` for a caller whose requests let those of others go first."""
 
 
 UNLIMITED = Limits()

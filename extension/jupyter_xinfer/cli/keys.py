@@ -60,6 +60,8 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     create.add_argument("--expires", metavar="TIME", help="30m, 12h, 90d, 4w, or a date such as 2030-12-31 (UTC)")
     for name in _LIMITS:
         create.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N")
+    create.add_argument("--weight", type=float, metavar="W", help="its share where requests wait (default: 1)")
+    create.add_argument("--priority", choices=("interactive", "batch"), help="batch lets others go first")
     create.set_defaults(run=_create)
 
     shown = actions.add_parser("list", help="show all keys, without their secrets", epilog=_EXAMPLES, **layout)
@@ -105,19 +107,24 @@ def _store() -> "KeyStore":
 
 
 def _create(arguments: argparse.Namespace, _: list[str]) -> int:
+    from jupyter_xinfer.auth.fair_share import MOST_WEIGHT
     from jupyter_xinfer.auth.permissions import MODELS_LIST, MODELS_READ, expand
     from jupyter_xinfer.auth.principal import Limits
+    from xinfer_runtime.messages import Priority
 
     limits = {name: getattr(arguments, name) for name in _LIMITS}
     for name, value in limits.items():
         if value is not None and value < 1:
             raise InvalidRequest(f"--{name.replace('_', '-')} must be 1 or more.")
+    if arguments.weight is not None and not 0 < arguments.weight <= MOST_WEIGHT:
+        raise InvalidRequest(f"--weight must be above 0 and at most {MOST_WEIGHT:.0f}.")
+    priority = Priority(arguments.priority) if arguments.priority else None
     key, secret = _store().create(
         name=arguments.name,
         owner=arguments.owner or getpass.getuser(),
         permissions=expand(arguments.permission or (MODELS_LIST, MODELS_READ), "--permission"),
         models=frozenset(arguments.model) if arguments.model else None,
-        limits=Limits(**limits),
+        limits=Limits(**limits, weight=arguments.weight, priority=priority),
         expires=expiry(arguments.expires, time.time()) if arguments.expires else None,
     )
     # The key alone on standard output, so that it can go into a file without passing over a screen.
@@ -162,7 +169,9 @@ def _facts(key: "ApiKey") -> dict[str, Any]:
         "state": key.state,
         "permissions": sorted(key.permissions),
         "models": sorted(key.models) if key.models is not None else None,
-        "limits": {name: getattr(key.limits, name) for name in _LIMITS if getattr(key.limits, name) is not None},
+        "limits": {
+            name: value for name in (*_LIMITS, "weight", "priority") if (value := getattr(key.limits, name)) is not None
+        },
         "created": _time(key.created),
         "expires": _time(key.expires),
         "last_used": _time(key.last_used),

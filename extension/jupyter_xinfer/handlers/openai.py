@@ -19,6 +19,7 @@ class ChatHandler(GenerateHandler):
     @endpoint("models:read", takes=Takes(ChatRequest, streams=True), gives=ChatCompletion)
     async def post(self) -> None:
         body = decode(self.request.body, ChatRequest)
+        self.service.require_priority(body.wanted_priority())
         request_id = f"chatcmpl-{uuid.uuid4().hex}"
         requests = body.requests(request_id, await self.service.images(body.model, body.messages))
         encoder = ChatResponses(
@@ -40,6 +41,7 @@ class CompletionHandler(GenerateHandler):
     @endpoint("models:read", takes=Takes(CompletionRequest, streams=True), gives=TextCompletion)
     async def post(self) -> None:
         body = decode(self.request.body, CompletionRequest)
+        self.service.require_priority(body.priority)
         request_id = f"cmpl-{uuid.uuid4().hex}"
         requests = body.requests(request_id)
         self.own_names = body.own_names()

@@ -15,7 +15,7 @@ from jupyter_xinfer.protocol.sampling_fields import PositiveInt, SamplingFields,
 from jupyter_xinfer.protocol.structured_output import ResponseFormat, constraining_field, constraint_of
 from jupyter_xinfer.protocol.tools import OfferedTools, Tool, ToolChoice, offered_tools
 from xinfer_runtime.errors import InvalidRequest
-from xinfer_runtime.messages import GenerateRequest
+from xinfer_runtime.messages import GenerateRequest, Priority
 
 MAX_PROMPTS = 128
 DEFAULT_COMPLETION_TOKENS = 16
@@ -49,7 +49,7 @@ class ChatRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
     functions: Any = None
 
     unsupported: ClassVar[Mapping[str, str]] = {
-        "service_tier": " other than 'auto' and 'default'",
+        "service_tier": " other than 'auto', 'default' and 'flex'",
         "store": ": it keeps no outputs",
         "modalities": " other than ['text']",
         "verbosity": " other than 'medium'; ask for it in the messages",
@@ -63,7 +63,7 @@ class ChatRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
         "functions": "; use `tools`",
     }
     harmless: ClassVar[Mapping[str, tuple[Any, ...]]] = {
-        "service_tier": ("auto", "default"),
+        "service_tier": ("auto", "default", "flex"),
         "store": (False,),
         "modalities": (["text"],),
         "verbosity": ("medium",),
@@ -97,10 +97,16 @@ class ChatRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
             template_kwargs=self._template_kwargs(thinks=constraint is None),
             constraint=constraint,
             lora=self.lora_name,
+            priority=self.wanted_priority() or Priority.INTERACTIVE,
+            timeout=self.timeout,
             sampling=self.sampling(
                 self.max_completion_tokens or self.max_tokens, (self.top_logprobs or 0) if self.logprobs else None
             ),
         )
+
+    def wanted_priority(self) -> Priority | None:
+        """OpenAI's flex tier is for requests that may wait."""
+        return Priority.BATCH if self.service_tier == "flex" else self.priority
 
     def own_names(self) -> dict[str, str]:
         """What engines call fields of this request, and what its caller calls them."""
@@ -153,6 +159,8 @@ class CompletionRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True
                 suffix=suffix,
                 constraint=constraint,
                 lora=self.lora_name,
+                priority=self.priority or Priority.INTERACTIVE,
+                timeout=self.timeout,
                 sampling=sampling,
             )
             for prompt in self._prompts()

@@ -7,7 +7,7 @@ from msgspec import Meta, Struct
 
 from jupyter_xinfer.protocol.structured_output import GuidedFields
 from xinfer_runtime.errors import InvalidRequest
-from xinfer_runtime.messages import DryParams, MirostatParams, SamplingParams
+from xinfer_runtime.messages import DryParams, MirostatParams, Priority, SamplingParams
 
 Temperature = Annotated[float, Meta(ge=0, le=2)]
 Probability = Annotated[float, Meta(ge=0, le=1)]
@@ -69,6 +69,8 @@ class SamplingFields(GuidedFields, kw_only=True, forbid_unknown_fields=True):
     n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
     logit_bias: dict[str, float] | None = None
     lora_name: str | None = None
+    priority: Priority | None = None
+    timeout: Annotated[float, Meta(gt=0, le=86_400)] | None = None
     user: str | None = None
     metadata: dict[str, str] | None = None
 
