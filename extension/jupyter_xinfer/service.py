@@ -39,6 +39,7 @@ from xinfer_runtime import __version__
 from xinfer_runtime.catalog.families import Family, find_family
 from xinfer_runtime.catalog.resolve import resolve
 from xinfer_runtime.cluster.credentials import TlsCredentials
+from xinfer_runtime.cluster.protocol import NodeList
 from xinfer_runtime.cluster.session import ClusterSession
 from xinfer_runtime.errors import (
     Cancelled,
@@ -188,6 +189,11 @@ class Service:
         """Move all replicas away from a node and give it no more, or use it again. Returns what came of it."""
         session = await self.cluster.open()
         return await session.drain(node, undo=undo)
+
+    async def nodes(self) -> NodeList:
+        """What each node has and runs; nothing while no cluster was started."""
+        session = self.cluster.session
+        return await session.nodes() if session is not None else NodeList(nodes=())
 
     def status(self, uid: str) -> ModelStatus:
         """The model `uid`. Raises `ModelNotFound`, naming the models there are, or `PermissionDenied`.

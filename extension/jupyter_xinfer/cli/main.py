@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from jupyter_xinfer.cli import chat, drain, join, keys, local, models, supervisor, usage, vectors, worker
+from jupyter_xinfer.cli import chat, drain, join, keys, local, models, nodes, supervisor, usage, vectors, worker
 from xinfer_runtime._version import __version__
 from xinfer_runtime.errors import XinferError
 
@@ -32,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"jupyter-xinfer {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for group in (local, models, chat, vectors, supervisor, worker, join, drain, keys, usage):
+    for group in (local, models, chat, vectors, supervisor, worker, join, nodes, drain, keys, usage):
         group.add_commands(commands)
     return parser
 

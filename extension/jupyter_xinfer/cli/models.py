@@ -1,4 +1,4 @@
-"""`jupyter xinfer launch | list | terminate`."""
+"""`jupyter xinfer launch | list | scale | terminate`."""
 
 import argparse
 import json
@@ -19,6 +19,9 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _add_launch(commands)
     listing = _add(commands, "list", "models on the cluster", "jupyter xinfer list --json", list_models)
     listing.add_argument("--json", action="store_true", help="as the HTTP API gives them, for programs")
+    more = _add(commands, "scale", "change how many replicas a model has", "jupyter xinfer scale xinfer-demo 3", scale)
+    more.add_argument("model_uid")
+    more.add_argument("replica", type=int, metavar="N")
     stop = _add(commands, "terminate", "stop models", "jupyter xinfer terminate xinfer-demo", terminate, ["stop"])
     stop.add_argument("model_uid", nargs="+")
 
@@ -145,6 +148,14 @@ def list_models(arguments: argparse.Namespace, rest: list[str]) -> int:
 
     with connect(arguments) as client:
         print(json.dumps(client.send(list_models_json()), indent=2) if arguments.json else client.list_models())
+    return 0
+
+
+def scale(arguments: argparse.Namespace, rest: list[str]) -> int:
+    del rest
+    with connect(arguments) as client:
+        model = client.scale_model(arguments.model_uid, arguments.replica)
+        print(f"{arguments.model_uid} has {model.ready_replicas} of {model.replica} replicas ready.")
     return 0
 
 

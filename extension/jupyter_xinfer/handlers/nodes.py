@@ -1,9 +1,10 @@
 """Nodes of the cluster, for whoever looks after them."""
 
+import msgspec
 from msgspec import Struct
 
 from jupyter_xinfer.handlers.base import XinferHandler, endpoint
-from jupyter_xinfer.protocol.answers import Drained
+from jupyter_xinfer.protocol.answers import Drained, Nodes
 from jupyter_xinfer.protocol.decoding import decode
 from jupyter_xinfer.protocol.openapi import Takes
 
@@ -13,6 +14,14 @@ class DrainRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     node: str
     undo: bool = False
+
+
+class NodesHandler(XinferHandler):
+    """What the nodes have, and which replicas they run."""
+
+    @endpoint("admin", gives=Nodes)
+    async def get(self) -> None:
+        self.reply(msgspec.to_builtins(await self.service.nodes()))
 
 
 class DrainHandler(XinferHandler):

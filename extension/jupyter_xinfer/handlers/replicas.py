@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from jupyter_xinfer.auth.permissions import MODELS_LIST, MODELS_START, MODELS_STOP
 from jupyter_xinfer.handlers.base import XinferHandler, endpoint
-from jupyter_xinfer.protocol.answers import Remaining
+from jupyter_xinfer.protocol.answers import Model, Remaining
 from jupyter_xinfer.protocol.decoding import decode
 from jupyter_xinfer.protocol.openapi import Takes
 from jupyter_xinfer.protocol.xinference_objects import replica_status
@@ -21,6 +21,19 @@ class AddReplicas(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     replica_config: Any = None
     model_engine: str | None = None
     n_gpu: int | str | None = None
+
+
+class Scale(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of `POST /v1/models/{uid}/scale`: how many replicas there are to be."""
+
+    replica: int
+
+
+class ScaleHandler(XinferHandler):
+    @endpoint(MODELS_START, takes=Takes(Scale), gives=Model)
+    async def post(self, uid: str) -> None:
+        await self.service.scale(uid, decode(self.request.body, Scale).replica)
+        self.reply(self.service.describe(uid))
 
 
 class ReplicasHandler(XinferHandler):

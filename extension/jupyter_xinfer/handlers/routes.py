@@ -16,7 +16,7 @@ from jupyter_xinfer.handlers.models import (
     ModelProgressHandler,
     ModelsHandler,
 )
-from jupyter_xinfer.handlers.nodes import DrainHandler
+from jupyter_xinfer.handlers.nodes import DrainHandler, NodesHandler
 from jupyter_xinfer.handlers.openai import ChatHandler, CompletionHandler
 from jupyter_xinfer.handlers.openapi import OpenApiHandler, OpenApiPageHandler
 from jupyter_xinfer.handlers.registrations import (
@@ -26,7 +26,7 @@ from jupyter_xinfer.handlers.registrations import (
     RegistrationHandler,
     RegistrationsHandler,
 )
-from jupyter_xinfer.handlers.replicas import CancelHandler, ReplicaHandler, ReplicasHandler
+from jupyter_xinfer.handlers.replicas import CancelHandler, ReplicaHandler, ReplicasHandler, ScaleHandler
 from jupyter_xinfer.handlers.responses import ResponsesHandler
 from jupyter_xinfer.handlers.tokens import DetokenizeHandler, TokenizeHandler, TokenTextsHandler
 from jupyter_xinfer.handlers.xinference import (
@@ -78,6 +78,7 @@ def routes(service: Service) -> list[tuple[str, type[Any], dict[str, Any]]]:
         (rf"/v1/models/{_UID}/requests/{_UID}/abort", AbortHandler),
         (rf"/v1/models/{_UID}/replicas", ReplicasHandler),
         (rf"/v1/models/{_UID}/replicas/{_UID}", ReplicaHandler),
+        (rf"/v1/models/{_UID}/scale", ScaleHandler),
         (rf"/v1/models/{_UID}/cancel", CancelHandler),
         (rf"/v1/models/{_UID}/progress", ModelProgressHandler),
         (rf"/v1/models/{_UID}/events", ModelEventsHandler),
@@ -97,6 +98,7 @@ def routes(service: Service) -> list[tuple[str, type[Any], dict[str, Any]]]:
         (r"/openapi.json", OpenApiHandler),
         (r"/xinfer/api", OpenApiPageHandler),
         (r"/xinfer/info", InfoHandler),
+        (r"/xinfer/nodes", NodesHandler),
         (r"/xinfer/drain", DrainHandler),
         (r"/xinfer/dask/(.*/ws)", DashboardSocketHandler),
         (r"/xinfer/dask/(.*)", DashboardHandler),

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from msgspec import Struct, field
 
+from xinfer_runtime.cluster.protocol import NodeStatus
+
 
 class TokenDetails(Struct):
     cached_tokens: int
@@ -132,6 +134,8 @@ class ModelReplica(Struct):
     replica_id: str
     node: str
     address: str
+    pid: int
+    devices: list[str]
     state: str
     progress: float
     message: str
@@ -165,6 +169,10 @@ class Model(Struct):
 class ModelList(Struct):
     object: Literal["list"]
     data: list[Model]
+
+
+class Nodes(Struct):
+    nodes: list[NodeStatus]
 
 
 class Launched(Struct):

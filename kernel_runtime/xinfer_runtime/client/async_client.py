@@ -115,6 +115,10 @@ class AsyncClient:
         """Stops a model; its memory comes back. Raises ModelNotFound."""
         await self.send(calls.terminate_model(uid))
 
+    async def scale_model(self, uid: str, replica: int) -> ModelDescription:
+        """Has so many replicas of a model; see `Client.scale_model`."""
+        return await self.send(calls.scale_model(uid, replica))
+
     async def model_events(self, uid: str) -> list[ModelEventLine]:
         """What happened to a model, oldest first."""
         return await self.send(calls.model_events(uid))

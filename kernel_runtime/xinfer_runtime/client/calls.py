@@ -188,6 +188,10 @@ def terminate_model(uid: str) -> Call[None]:
     return Call("DELETE", _model_path(uid), lambda body: None, patient=True)
 
 
+def scale_model(uid: str, replica: int) -> Call[ModelDescription]:
+    return Call("POST", _model_path(uid, "scale"), parse_model, body={"replica": replica}, patient=True)
+
+
 def model_events(uid: str) -> Call[list[ModelEventLine]]:
     return Call("GET", _model_path(uid, "events"), _json(list[ModelEventLine]))
 

@@ -17,6 +17,8 @@ class ReplicaDescription(Struct, frozen=True, kw_only=True):
     state: str = "placing"
     progress: float = 0.0
     message: str | None = ""
+    devices: tuple[str, ...] = ()
+    """UUIDs of the GPUs that it has for itself."""
     restarts: int = 0
     running: int = 0
     waiting: int = 0

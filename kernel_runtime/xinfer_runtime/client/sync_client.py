@@ -159,6 +159,13 @@ class Client:
         """Stops a model; its memory comes back. Raises ModelNotFound."""
         self.send(calls.terminate_model(uid))
 
+    def scale_model(self, uid: str, replica: int) -> ModelDescription:
+        """Has so many replicas of a model; returns before new ones are ready, and removed ones finish their answers.
+
+        Raises ModelNotFound, InvalidRequest, DoesNotFit (then nothing changed).
+        """
+        return self.send(calls.scale_model(uid, replica))
+
     def model_events(self, uid: str) -> list[ModelEventLine]:
         """What happened to a model, oldest first."""
         return self.send(calls.model_events(uid))

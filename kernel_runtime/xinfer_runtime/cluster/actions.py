@@ -20,7 +20,7 @@ from xinfer_runtime.cluster.control_events import (
     WakeAsked,
 )
 from xinfer_runtime.cluster.control_state import ControlState
-from xinfer_runtime.cluster.protocol import Answer, DemandReport, Inspection, decode, encode
+from xinfer_runtime.cluster.protocol import Answer, DemandReport, Inspection, NodeList, decode, encode
 from xinfer_runtime.errors import Cancelled, ErrorInfo, XinferError
 from xinfer_runtime.messages import ModelSpec
 
@@ -65,6 +65,7 @@ class Actions:
             "xinfer_scale": self._scale,
             "xinfer_remove_replica": self._remove_replica,
             "xinfer_drain": self._drain,
+            "xinfer_nodes": self._nodes,
             "xinfer_wake": self._wake,
             "xinfer_demand": self._demand,
         }
@@ -86,6 +87,10 @@ class Actions:
 
     async def _drain(self, node: str, undo: bool) -> bytes:
         return await self._answer(lambda: self._do_drain(node, undo=undo))
+
+    async def _nodes(self) -> bytes:
+        nodes = NodeList(nodes=self._table.state.node_statuses())
+        return encode(Answer(revision=self._table.revision, nodes=nodes))
 
     async def _wake(self, uid: str) -> bytes:
         return await self._answer(lambda: self._change(uid, WakeAsked(uid)))

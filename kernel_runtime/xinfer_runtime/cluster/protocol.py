@@ -135,7 +135,7 @@ class NodeStatus(Struct, frozen=True, kw_only=True):
 
 
 class NodeList(Struct, frozen=True, kw_only=True):
-    """The answer to `xinfer_nodes`."""
+    """All nodes of the cluster."""
 
     nodes: tuple[NodeStatus, ...]
 
@@ -167,6 +167,8 @@ class Answer(Struct, frozen=True, kw_only=True):
     error: ErrorInfo | None = None
     message: str = ""
     """For a person: what the action came to."""
+    nodes: NodeList | None = None
+    """Where they were asked for."""
 
 
 class Snapshot(Struct, frozen=True, kw_only=True, tag="snapshot"):

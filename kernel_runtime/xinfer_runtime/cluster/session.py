@@ -17,7 +17,7 @@ import msgspec
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.cluster.dask_comm import open_comm
 from xinfer_runtime.cluster.model_table import ModelTable, OutOfStepError
-from xinfer_runtime.cluster.protocol import Answer, DemandReport, Snapshot, decode, decode_watch, encode
+from xinfer_runtime.cluster.protocol import Answer, DemandReport, NodeList, Snapshot, decode, decode_watch, encode
 from xinfer_runtime.cluster.tunnel import open_tunnel
 from xinfer_runtime.errors import ClusterUnavailable, ModelNotReady, from_info
 from xinfer_runtime.messages import ModelSpec, ModelStatus
@@ -132,6 +132,10 @@ class ClusterSession:
         answer = await self._act("xinfer_scale", uid=uid, count=count)
         await self._caught_up(answer.revision)
         return self.models.get(uid, answer.status)
+
+    async def nodes(self) -> NodeList:
+        """What each node has, and which replicas it runs. Raises ClusterUnavailable."""
+        return (await self._act("xinfer_nodes")).nodes or NodeList(nodes=())
 
     async def wake(self, uid: str) -> None:
         """Have a model that sleeps loaded; returns when it is placed. Raises ModelNotFound, DoesNotFit,
