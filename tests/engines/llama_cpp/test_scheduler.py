@@ -239,6 +239,7 @@ def conversation(number: int, common: int, length: int) -> list[int]:
     more_sequences=st.integers(0, 6),
     whole_chunks=st.booleans(),
     patience=st.integers(0, 2),
+    calm_budget=st.one_of(st.none(), st.integers(1, 8)),
 )
 def test_every_request_ends_with_all_its_tokens_computed_whatever_comes(
     arrivals: list[tuple[int, int, int, bool, int | None, bool, int, int, str]],
@@ -249,6 +250,7 @@ def test_every_request_ends_with_all_its_tokens_computed_whatever_comes(
     more_sequences: int,
     whole_chunks: bool,
     patience: int,
+    calm_budget: int | None,
 ) -> None:
     limits = Limits(
         cells,
@@ -258,6 +260,7 @@ def test_every_request_ends_with_all_its_tokens_computed_whatever_comes(
         slots + more_sequences,
         whole_chunks=whole_chunks,
         patience=patience,
+        calm_budget=calm_budget,
     )
     scheduler, cache = Scheduler(limits), Cache(limits)
     left = {key: arrival[2] for key, arrival in enumerate(arrivals)}
@@ -438,3 +441,23 @@ def test_batch_requests_wait_for_interactive_ones_and_are_preempted_before_them(
     assert [work[0] for work in shape(run(scheduler))] == [1, 3]
     scheduler.shed()
     assert [work[0] for work in shape(run(scheduler))] == [3]
+
+
+def test_while_some_decode_a_prompt_is_computed_in_small_parts_and_many_at_once() -> None:
+    scheduler = Scheduler(Limits(cells=2000, slots=9, token_budget=64, calm_budget=16))
+    scheduler.add(sequence(1, 40))
+    assert shape(run(scheduler)) == [(1, 0, 40, True)]
+    scheduler.add(sequence(2, 40))
+    assert shape(run(scheduler)) == [(1, 40, 1, True), (2, 0, 15, False)]
+    for key in (3, 4, 5):
+        scheduler.add(sequence(key, 30))
+    assert shape(run(scheduler)) == [(1, 41, 1, True), (2, 15, 25, True), (3, 0, 30, True), (4, 0, 8, False)]
+
+
+def test_however_many_decode_prompts_go_on() -> None:
+    scheduler = Scheduler(Limits(cells=2000, slots=40, token_budget=64, calm_budget=16))
+    for key in range(30):
+        scheduler.add(sequence(key, 1))
+    run(scheduler)
+    scheduler.add(sequence(50, 20))
+    assert shape(run(scheduler))[-1] == (50, 0, 8, False)

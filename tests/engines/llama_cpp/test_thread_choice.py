@@ -52,3 +52,10 @@ def test_sizes_are_measured_apart() -> None:
 
 def test_a_launch_that_names_a_number_gets_it() -> None:
     assert run(ThreadChoice(3, 3), {3: 1.0}, 10) == {3: 10}
+
+
+def test_every_number_is_tried_again_and_again() -> None:
+    choice = ThreadChoice(1, 15, 16)
+    used = run(choice, {1: 1.0, 15: 0.3, 16: 0.4}, 500)
+    assert used[15] > 480
+    assert min(used[1], used[16]) > 3

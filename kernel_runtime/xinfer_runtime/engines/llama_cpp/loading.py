@@ -156,6 +156,7 @@ def _with_context(
             least_shared=sizing.WORTH_COPYING if split else 1,
             whole_chunks=split,
             patience=sizing.GPU_PATIENCE if on_gpu else 0,
+            calm_budget=None if on_gpu or options.token_budget else sizing.CPU_CALM_BUDGET,
         ),
         prompts=PromptBuilder(vocabulary, template, tool_template, length),
         facts=TokenFacts(

@@ -17,6 +17,8 @@ from msgspec import Struct
 from xinfer_runtime.engines.llama_cpp.prefix_cache import Node, Operation, PrefixCache
 from xinfer_runtime.engines.llama_cpp.waiting_order import WaitingOrder
 
+_FEW_PROMPTS = 3
+
 _WORTH_WAITING = 32
 """Tokens of a common prefix for which a request waits while another computes them."""
 
@@ -29,7 +31,8 @@ class Limits:
     has `kv_sequences`, at least one per slot; more of them let more ended requests be kept. A common prefix of fewer
     than `least_shared` tokens is computed again. With `whole_chunks` a step has at most one part of a prompt, of the
     oldest; others are in it as a whole or not at all. With `patience` prompts wait for each other: for as many steps as
-    sequences decode, divided by it, or until they fill half of a step.
+    sequences decode, divided by it, or until they fill half of a step. While some decode and few prompts wait, a step
+    has no more tokens than the `calm_budget`.
     """
 
     cells: int
@@ -40,6 +43,7 @@ class Limits:
     least_shared: int = 1
     whole_chunks: bool = False
     patience: int = 0
+    calm_budget: int | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.slots <= self.token_budget or self.cells < 1:
@@ -191,7 +195,7 @@ class Scheduler:
         step = Step(operations=self._cache.operations())
         # A sequence that only lacks its last token decodes; it costs one token, and must never wait for a prompt.
         decoding = [sequence for sequence in self._running if sequence.uncomputed == 1]
-        room = self._limits.token_budget - len(decoding)
+        room = self._budget(len(decoding)) - len(decoding)
         first = True
         held_back = self._hold_back(len(decoding))
         for sequence in self._running:
@@ -231,6 +235,14 @@ class Scheduler:
         self._preempt()
         self._closed_door = True
         return True
+
+    def _budget(self, decoding: int) -> int:
+        """Tokens in the next step: many while more prompts wait than one for every four sequences that decode."""
+        calm = self._limits.calm_budget
+        prompts = len(self._running) - decoding + len(self._waiting)
+        if calm is None or not decoding or prompts > max(_FEW_PROMPTS, decoding // 4):
+            return self._limits.token_budget
+        return min(max(calm, decoding + calm // 2), self._limits.token_budget)
 
     def _hold_back(self, decoding: int) -> bool:
         """Whether prompts shall wait for more of them to come."""

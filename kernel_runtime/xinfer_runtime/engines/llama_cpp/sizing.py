@@ -19,9 +19,11 @@ DEFAULT_MAX_SEQUENCES = 64
 """Sequences that run at once: so many clients get their first token at once. In a unified cache a CPU goes over every
 sequence's cells for each sequence, so a launch for throughput on CPUs asks for fewer; see docs/engines/llama-cpp.md."""
 
-CPU_TOKEN_BUDGET = 128
-"""Tokens in one forward pass. With 512 a prompt is no faster on a CPU, and everybody's next token waits for the pass:
-802 against 792 tokens/s and 639 against 162 ms, measured with 150 M parameters on two cores."""
+CPU_TOKEN_BUDGET = 512
+CPU_CALM_BUDGET = 128
+"""Tokens in one step. Everybody's next token waits for a prompt that is computed: 512 tokens are used only while many
+prompts wait or nobody does. With 128 a prompt takes as long on two cores (802 against 792 tokens/s with 150 M
+parameters), longer on sixteen."""
 
 GPU_TOKEN_BUDGET = 2048
 """A GPU prepares a pass over a prompt for as long as it computes it: with 0.5 B parameters on an H200, 128 tokens took

@@ -33,11 +33,11 @@ class _Candidate:
 
 
 class ThreadChoice:
-    """Chooses between `few` threads and `all_` of them, for each size of passes (powers of two) on its own."""
+    """Chooses among `few` threads and `more`, for each size of passes (powers of two) on its own."""
 
-    def __init__(self, few: int, all_: int) -> None:
+    def __init__(self, few: int, *more: int) -> None:
         self._few = few
-        self._numbers = sorted({few, all_}, reverse=True)
+        self._numbers = sorted({few, *more}, reverse=True)
         self._candidates: dict[int, list[_Candidate]] = {}
         self._passes: dict[int, int] = {}
 
@@ -50,8 +50,10 @@ class ThreadChoice:
             if candidate.seconds_per_token is None:
                 return candidate.threads
         best = min(candidates, key=lambda each: each.seconds_per_token or 0.0)
-        if self._passes[tokens.bit_length()] % _TRIAL_EVERY == 0:
-            return next(each.threads for each in candidates if each is not best)
+        trial, rest = divmod(self._passes[tokens.bit_length()], _TRIAL_EVERY)
+        if rest == 0:
+            others = [each.threads for each in candidates if each is not best]
+            return others[trial % len(others)]
         return best.threads
 
     def observe(self, tokens: int, threads: int, seconds: float) -> None:
