@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from distributed.comm.addressing import get_address_host
+from distributed.comm.addressing import get_address_host, get_address_host_port
 from distributed.core import Status
 from distributed.diagnostics.plugin import SchedulerPlugin
 
@@ -147,9 +147,12 @@ class Controller(SchedulerPlugin):
         deadline = time.monotonic() + _AWAY_SECONDS
         while self.state.replicas_on(worker) and time.monotonic() < deadline:
             try:
-                await asyncio.wait_for(self._scheduler.rpc(nanny).identity(), _RPC_TIMEOUT)
-            except Exception as error:  # Dask raises whatever went wrong
-                logger.info("the nanny of the lost worker %s does not answer: %r", worker, error)
+                # Dask's own connections would try a closed port again and again.
+                async with asyncio.timeout(_RPC_TIMEOUT):
+                    _, writer = await asyncio.open_connection(*get_address_host_port(nanny))
+                writer.transport.abort()
+            except OSError as error:
+                logger.info("the nanny of the lost worker %s is gone too: %r", worker, error)
                 break
             await asyncio.sleep(_AWAY_POLL)
         self.handle(ReplicasGone(worker))
