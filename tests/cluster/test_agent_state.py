@@ -123,10 +123,13 @@ def test_a_minute_of_health_makes_the_next_restart_immediate() -> None:
     assert node.die(3) == []
 
 
-def test_the_last_line_of_stderr_is_in_the_message() -> None:
+def test_the_last_lines_of_stderr_are_in_the_message() -> None:
     node = running()
-    node.die(1, returncode=3, tail="loading\nValueError: no such tensor\n")
-    assert "exit code 3: ValueError: no such tensor" in node.replica.message
+    tail = f"first of all\nloading {'x' * 5000}\n\n  in load\nValueError: no such tensor\n"
+    node.die(1, returncode=3, tail=tail)
+    assert "x | in load | ValueError: no such tensor" in node.replica.message
+    assert "first of all" not in node.replica.message
+    assert len(node.replica.message) < 700
 
 
 @pytest.mark.parametrize("error", [ModelFileError("m.gguf is truncated"), InvalidRequest("context is too big")])

@@ -1,5 +1,6 @@
 """The parts of the cluster that are a few functions each."""
 
+import os
 import ssl
 import stat
 import sys
@@ -9,7 +10,7 @@ import msgspec
 import pytest
 from tests.cluster.conftest import spec
 
-from xinfer_runtime.cluster.bounded_log import BoundedLog
+from xinfer_runtime.cluster.bounded_log import BoundedLog, prune
 from xinfer_runtime.cluster.child_process import child_command, child_environment
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.cluster.desired_table import DesiredTable
@@ -78,6 +79,17 @@ def test_a_log_is_bounded_and_private(tmp_path: Path) -> None:
     assert set(sizes) <= {"a.log", "a.log.1"}
     assert max(sizes.values()) <= 130
     assert stat.S_IMODE((tmp_path / "logs" / "a.log.1").stat().st_mode) == 0o600
+
+
+def test_logs_that_nobody_writes_any_more_are_pruned(tmp_path: Path) -> None:
+    for number in range(5):
+        path = tmp_path / f"replica-m-{number}.log"
+        path.touch()
+        os.utime(path, (number, number))
+    (tmp_path / "cluster.log").touch()
+    prune(tmp_path, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cluster.log", "replica-m-3.log", "replica-m-4.log"]
+    prune(tmp_path / "nowhere", keep=2)
 
 
 def test_the_desired_table_comes_back(tmp_path: Path) -> None:

@@ -101,8 +101,12 @@ class Kill:
 Instruction = Start | Drain | Kill
 
 
+_LINES_TOLD = 3
+_LINE_LIMIT = 200
+
+
 def describe_exit(event: Exited) -> str:
-    """How a process ended, and the last line it wrote, for people."""
+    """How a process ended, and the last lines it wrote, for people."""
     if event.returncode is None:
         how = "it could not be started"
     elif event.returncode < 0:
@@ -111,5 +115,5 @@ def describe_exit(event: Exited) -> str:
             how += ", as when the system runs out of memory"
     else:
         how = f"exit code {event.returncode}"
-    lines = event.tail.strip().splitlines()
-    return f"{how}: {lines[-1].strip()}" if lines else how
+    lines = [line.strip()[-_LINE_LIMIT:] for line in event.tail.splitlines() if line.strip()]
+    return f"{how}: {' | '.join(lines[-_LINES_TOLD:])}" if lines else how

@@ -1,7 +1,16 @@
 """A log file that cannot fill the disk: at its limit it becomes `<name>.1`, and the one before that is gone."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Leave the `keep` logs of replicas in `folder` that were written last: replicas come and go."""
+    with suppress(OSError):
+        files = sorted(folder.glob("replica-*.log*"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in files[keep:]:
+            path.unlink(missing_ok=True)
 
 
 class BoundedLog:

@@ -16,6 +16,7 @@ from typing import Any
 from xinfer_runtime.cluster import agent_events as events
 from xinfer_runtime.cluster.agent_events import Drain, Event, Kill, Start
 from xinfer_runtime.cluster.agent_state import AgentState
+from xinfer_runtime.cluster.bounded_log import prune
 from xinfer_runtime.cluster.child_process import child_command
 from xinfer_runtime.cluster.core_shares import core_shares
 from xinfer_runtime.cluster.credentials import TlsCredentials
@@ -38,6 +39,9 @@ from xinfer_runtime.errors import XinferError
 from xinfer_runtime.messages import ModelSpec
 
 logger = logging.getLogger("xinfer.agent")
+
+_LOGS_KEPT = 200
+"""Files, of at most a MiB each; a replica that writes has up to two."""
 
 
 class ReplicaHost:
@@ -172,6 +176,7 @@ class ReplicaHost:
             environment=visible_devices(wanted.devices, self._survey.gpus()),
         )
         self._share_cores()
+        await asyncio.to_thread(prune, self._logs, _LOGS_KEPT)
         try:
             config = ReplicaConfig(
                 replica_id=wanted.id,
