@@ -400,8 +400,9 @@ class Service:
 
     def _use_session(self, session: ClusterSession) -> None:
         if self._router is not None:
-            asyncio.get_running_loop().create_task(self._router.close())
-        self._router = Router(session)
+            self._router.follow(session)
+        else:
+            self._router = Router(session)
         if self._demand_task is None:
             self._demand_task = asyncio.create_task(self._demand.tell(lambda: self.cluster.session))
         session.subscribe(self._model_changed)

@@ -77,6 +77,25 @@ def test_a_stream_survives_the_death_of_its_replica(server: XinferServer) -> Non
     assert "".join(text) == "".join(undisturbed)
 
 
+def test_a_stream_survives_the_death_of_the_local_cluster(server: XinferServer) -> None:
+    count = {"model": "xinfer-demo", "messages": [{"role": "user", "content": "Please count to 100."}]}
+    with client_of(server) as client:
+
+        def stream() -> Any:
+            return client.chat.completions.create(**count, temperature=0, max_tokens=600, stream=True)  # type: ignore[call-overload]
+
+        undisturbed = [chunk.choices[0].delta.content or "" for chunk in stream() if chunk.choices]
+        cluster = next(process for process in server.processes() if "local_main" in " ".join(process.cmdline()))
+        before = replica_pid(server)
+        chunks = stream()
+        text = [next(chunks).choices[0].delta.content or "" for _ in range(3)]
+        cluster.kill()
+        text += [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
+
+    assert "".join(text) == "".join(undisturbed)
+    assert replica_pid(server) != before
+
+
 def test_models_come_back_with_the_next_server_and_nothing_is_left_of_the_last(tmp_path: Path) -> None:
     first = start_server(tmp_path)
     first.launch(model_name="xinfer-demo")

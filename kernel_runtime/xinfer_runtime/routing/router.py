@@ -61,7 +61,6 @@ class Router:
         line: int = LINE_LIMIT,
         watch: RouterWatch | None = None,
     ) -> None:
-        self._session = session
         self._wait = wait
         self._streams = streams
         self._line_limit = line
@@ -70,8 +69,22 @@ class Router:
         self._breakers: dict[str, Breaker] = {}
         self._ids: dict[str, set[str]] = {}
         """Of each model, its replicas."""
-        self._links = LinkSet(session.credentials.client_context, session.tunnel, self._notify, self._room)
         self._closed = False
+        self._former: set[asyncio.Task[None]] = set()
+        """What ends the links of sessions before."""
+        self._use(session)
+
+    def follow(self, session: ModelTable) -> None:
+        """Go on with the session of a cluster that was started again: requests in flight wait for its replicas."""
+        self._unsubscribe()
+        task = asyncio.create_task(self._links.close())
+        self._former.add(task)
+        task.add_done_callback(self._former.discard)
+        self._use(session)
+
+    def _use(self, session: ModelTable) -> None:
+        self._session = session
+        self._links = LinkSet(session.credentials.client_context, session.tunnel, self._notify, self._room)
         self._unsubscribe = session.subscribe(self._model_changed)
         for uid in session.models:
             self._model_changed(uid)
@@ -171,7 +184,7 @@ class Router:
         if not self._closed:
             self._closed = True
             self._unsubscribe()
-        await self._links.close()
+        await asyncio.gather(self._links.close(), *self._former)
 
     # ---- choosing
 
