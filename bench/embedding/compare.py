@@ -3,7 +3,7 @@
     python bench/embedding/compare.py --llama-server PATH
 
 Every repeat starts each of them in turn. The table has medians over the repeats. llama-server gets the best of its
-settings here: 1 slot with batches of 512 tokens, 16 with 512 or 2,048. `Llama.embed` is called in a process without a
+settings here: 16 slots, and batches of 512 or 2,048 tokens. `Llama.embed` is called in a process without a
 server, with all texts at once.
 """
 
@@ -45,8 +45,8 @@ class Load:
 
 LOADS = {
     "1 client, 64 texts of 30 words": Load(1, 3, 64, 30),
-    "16 clients, 1 text of 30 words": Load(16, 8, 1, 30),
-    "4 clients, 8 texts of 200 words": Load(4, 1, 8, 200),
+    "16 clients, 1 text of 30 words": Load(16, 12, 1, 30),
+    "4 clients, 4 texts of 200 words": Load(4, 2, 4, 200),
 }
 
 
@@ -85,7 +85,14 @@ def in_process(path: Path, threads: int, texts: list[list[list[str]]]) -> float:
     import llama_cpp
 
     model = llama_cpp.Llama(
-        str(path), embedding=True, n_ctx=512, n_batch=512, n_ubatch=512, n_threads=threads, verbose=False
+        str(path),
+        embedding=True,
+        n_ctx=512,
+        n_batch=512,
+        n_ubatch=512,
+        n_threads=threads,
+        n_threads_batch=threads,
+        verbose=False,
     )
     inputs = [text for client in texts for request in client for text in request]
     model.embed(inputs[:4], normalize=True)
@@ -121,7 +128,7 @@ def main() -> None:
                 endpoint.launch(model_path=str(path), model_uid="bench", n_gpu=None, **options.options)
                 all_loads("jupyter-xinfer", lambda name, at=endpoint: asyncio.run(run(at, LOADS[name], texts[name])))
             if options.llama_server:
-                for slots, batch in ((1, 512), (16, 512), (16, 2048)):
+                for slots, batch in ((16, 512), (16, 2048)):
                     with service.llama_server(options.llama_server, path, options.threads, slots, batch) as endpoint:
                         all_loads(
                             f"llama-server -np {slots} -ub {batch}",

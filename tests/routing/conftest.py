@@ -16,6 +16,7 @@ from xinfer_runtime.engines.base import EmitStep, Engine, ReportProgress
 from xinfer_runtime.errors import InvalidRequest
 from xinfer_runtime.messages import (
     Delta,
+    EmbedRequest,
     EngineStats,
     FinishReason,
     GenerateRequest,
@@ -23,6 +24,7 @@ from xinfer_runtime.messages import (
     ModelSpec,
     ModelStatus,
     Replica,
+    ReplicaRequest,
     ReplicaState,
     Usage,
 )
@@ -43,6 +45,7 @@ class CountingEngine(Engine):
     def __init__(self) -> None:
         self.running: dict[str, tuple[GenerateRequest, int]] = {}
         self.submitted: list[GenerateRequest] = []
+        self.embedding: dict[str, EmbedRequest] = {}
         self.aborted: list[str] = []
         self.emits = True
         self.on_submit: Callable[[GenerateRequest], None] = lambda _request: None
@@ -54,7 +57,10 @@ class CountingEngine(Engine):
         self._task = asyncio.create_task(self._steps())
         return INFO
 
-    def submit(self, request: GenerateRequest) -> None:
+    def submit(self, request: ReplicaRequest) -> None:
+        if isinstance(request, EmbedRequest):
+            self.embedding[request.id] = request
+            return
         self.submitted.append(request)
         self.on_submit(request)
         if request.prompt == "bad":
@@ -66,6 +72,7 @@ class CountingEngine(Engine):
     def abort(self, request_id: str) -> None:
         self.aborted.append(request_id)
         self.running.pop(request_id, None)
+        self.embedding.pop(request_id, None)
 
     def stats(self) -> EngineStats:
         return EngineStats(running=len(self.running))
@@ -80,7 +87,9 @@ class CountingEngine(Engine):
             await asyncio.sleep(STEP)
             if not self.emits:
                 continue
-            self._emit([self._step(request_id) for request_id in list(self.running)])
+            vectors = [_vectors(request) for request in self.embedding.values()]
+            self.embedding.clear()
+            self._emit([*vectors, *(self._step(request_id) for request_id in list(self.running))])
 
     def _step(self, request_id: str) -> Delta:
         request, index = self.running[request_id]
@@ -97,6 +106,12 @@ class CountingEngine(Engine):
             usage=Usage(1, limit) if last else None,
             mirostat_mu=float(index),
         )
+
+
+def _vectors(request: EmbedRequest) -> Delta:
+    """Each text's own bytes in place of a vector."""
+    found = tuple(str(text).encode() for text in request.inputs)
+    return Delta(request.id, finish_reason=FinishReason.STOP, usage=Usage(len(found), 0), vectors=found)
 
 
 @dataclass

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xinfer_runtime.messages import Delta, EngineStats, FinishReason, GenerateRequest, Usage
+from xinfer_runtime.messages import Delta, EmbedRequest, EngineStats, FinishReason, GenerateRequest, Usage
 from xinfer_runtime.routing.frames import (
     FRAME_LIMIT,
     Abort,
@@ -30,6 +30,9 @@ names = st.text(max_size=20)
 to_replica = st.one_of(
     st.builds(Hello, st.integers(0, 9), names),
     st.builds(Submit, st.builds(GenerateRequest, id=names, prompt=names, resume=st.tuples(st.integers(0, 2**31)))),
+    st.builds(
+        Submit, st.builds(EmbedRequest, id=names, inputs=st.lists(names | st.tuples(st.integers(0, 9))).map(tuple))
+    ),
     st.builds(Abort, names),
     st.builds(Credit, names, st.integers(0, 2**40)),
     st.just(Ping()),

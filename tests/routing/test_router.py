@@ -16,7 +16,15 @@ from xinfer_runtime.errors import (
     ModelNotReady,
     ReplicaLost,
 )
-from xinfer_runtime.messages import Delta, GenerateRequest, Replica, ReplicaState, SamplingParams
+from xinfer_runtime.messages import (
+    Delta,
+    EmbedRequest,
+    GenerateRequest,
+    Replica,
+    ReplicaRequest,
+    ReplicaState,
+    SamplingParams,
+)
 from xinfer_runtime.routing.link import Link
 from xinfer_runtime.routing.router import Router
 
@@ -25,7 +33,7 @@ def request(prompt: str = "1", tokens: int = 10, request_id: str = "r") -> Gener
     return GenerateRequest(id=request_id, prompt=prompt, sampling=SamplingParams(max_tokens=tokens))
 
 
-async def answer(router: Router, asked: GenerateRequest, uid: str = "m") -> list[Delta]:
+async def answer(router: Router, asked: ReplicaRequest, uid: str = "m") -> list[Delta]:
     async with aclosing(router.generate(uid, asked)) as deltas:
         return [delta async for delta in deltas]
 
@@ -322,3 +330,22 @@ async def test_a_terminated_model_ends_waiting_requests(
     await replica.kill()
     with pytest.raises(ModelNotFound, match="terminated while it answered"):
         await task
+
+
+async def test_vectors_are_computed_again_where_a_replica_is_lost(
+    start_replica: StartReplica, table: Table, router: Router
+) -> None:
+    replicas = await two_replicas(start_replica, table, router)
+    for replica in replicas:
+        replica.engine.emits = False
+    wanted = EmbedRequest(id="e", inputs=("one", (1, 2)), dimensions=3)
+    task = asyncio.create_task(answer(router, wanted))
+    await until(lambda: any(replica.engine.embedding for replica in replicas))
+    serving, other = replicas if replicas[0].engine.embedding else replicas[::-1]
+    await serving.kill()
+    await until(lambda: bool(other.engine.embedding))
+    [again] = other.engine.embedding.values()
+    assert (again.inputs, again.dimensions) == (wanted.inputs, 3)
+    other.engine.emits = True
+    [delta] = await task
+    assert (delta.id, delta.vectors) == ("e", (b"one", b"(1, 2)"))

@@ -25,6 +25,9 @@ _POOLINGS: dict[Pooling, int] = {
 _TWO_CLASSES = frozenset({"qwen3", "qwen3vl"})
 """Architectures whose reranker says how probable yes and no are, in this order."""
 
+_SMALL_PASS = 64
+"""Tokens below which a pass gets as few threads as one token: they would wait for each other more than they compute."""
+
 
 class EmbeddingContext:
     """Computes the vectors of several inputs in one pass."""
@@ -37,6 +40,7 @@ class EmbeddingContext:
         threads: ThreadChoice,
         flash_attention: Literal["auto", "on", "off"] = "auto",
     ) -> None:
+        self._size = size
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = params.n_batch = size.batch_tokens
         params.n_ubatch = size.pass_tokens
@@ -101,7 +105,7 @@ class EmbeddingContext:
         self._set_threads(count)
         started = time.perf_counter()
         code = self._run()
-        self._thread_choice.observe(count, self._threads, time.perf_counter() - started)
+        self._observe(count, time.perf_counter() - started)
         if code != 0:
             raise EngineError(f"llama.cpp could not compute a batch (code {code})")
         vectors = np.empty((len(inputs), self.dimensions), dtype=np.float32)
@@ -123,10 +127,16 @@ class EmbeddingContext:
         self._thread_choice = threads
 
     def _set_threads(self, tokens: int) -> None:
-        threads = self._thread_choice.threads(tokens)
+        # All but small passes take as long per token, so what was measured with one goes for all.
+        threads = self._thread_choice.threads(1 if tokens < _SMALL_PASS else self._size.token_budget)
         if threads != self._threads:
             llama_cpp.llama_set_n_threads(self._handle, threads, threads)
             self._threads = threads
+
+    def _observe(self, tokens: int, seconds: float) -> None:
+        if tokens >= _SMALL_PASS:
+            budget = self._size.token_budget
+            self._thread_choice.observe(budget, self._threads, seconds * budget / tokens)
 
     def free(self) -> None:
         llama_cpp.llama_free(self._handle)

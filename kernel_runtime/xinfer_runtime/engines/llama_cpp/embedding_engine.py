@@ -6,7 +6,6 @@ thread, its tokens on the loop that computes.
 
 import asyncio
 import logging
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +24,6 @@ from xinfer_runtime.engines.llama_cpp.embedding_loop import (
     Start,
     Stop,
     UseThreads,
-    give_way,
 )
 from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.engines.llama_cpp.vectors import check_dimensions
@@ -164,8 +162,6 @@ class EmbeddingEngine(Engine):
             self._post(progress, fraction, stage)
             return not self._closing
 
-        if sys.platform == "linux":
-            give_way()
         try:
             model = self._model = load_embedder(spec, options, proceed, self._cores)
         except Exception as error:

@@ -1,8 +1,6 @@
 """The one thread that computes vectors: one pass over as many inputs as its token budget holds, one after another."""
 
 import logging
-import os
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -16,9 +14,6 @@ from xinfer_runtime.errors import EngineError, XinferError
 from xinfer_runtime.messages import Delta, EmbedRequest, EngineStats, FinishReason, Usage
 
 logger = logging.getLogger(__name__)
-
-NICENESS = 5
-"""Of the threads that compute: where somebody waits for a token and somebody for vectors, the token comes first."""
 
 Outcome = tuple[int, Delta]
 
@@ -162,9 +157,3 @@ class EmbeddingLoop:
             waiting=len(self._requests) - running,
             prompt_tokens=self._tokens,
         )
-
-
-def give_way() -> None:
-    """Let this thread, and those that it starts, compute with what other processes leave of the processor."""
-    if hasattr(os, "setpriority"):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
