@@ -37,7 +37,7 @@ from jupyter_xinfer.vector_pieces import in_pieces
 from jupyter_xinfer.waking import Waking
 from xinfer_runtime import __version__
 from xinfer_runtime.catalog.families import Family, find_family
-from xinfer_runtime.catalog.resolve import resolve
+from xinfer_runtime.catalog.resolve import MAX_REPLICAS, resolve
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.cluster.protocol import NodeList
 from xinfer_runtime.cluster.session import ClusterSession
@@ -168,6 +168,8 @@ class Service:
     async def scale(self, uid: str, count: int) -> ModelStatus | None:
         """Have `count` replicas; those that go finish their streams."""
         self.status(uid)
+        if count > MAX_REPLICAS:
+            raise InvalidRequest(f"A model has at most {MAX_REPLICAS} replicas, not {count}.", param="replica")
         session = await self.cluster.open()
         return await session.scale(uid, count)
 

@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 import pytest
 from tests.conftest import XinferServer, start_server
+from xinference_client.client.restful.async_restful_client import AsyncClient
+from xinference_client.client.restful.restful_client import Client
 
 SECRET = "0123456789abcdef" * 4
 PASSWORD = "a-password-of-no-value"
@@ -138,3 +140,25 @@ def test_a_page_of_an_allowed_origin_may_call(server: XinferServer, credential: 
     # So that the page can read why.
     assert refused.status_code == 401
     assert refused.headers["access-control-allow-origin"] == PAGE
+
+
+def test_xinferences_client_logs_in(server: XinferServer) -> None:
+    client = Client(server.url.rstrip("/"))
+    try:
+        with pytest.raises(RuntimeError, match="wrong"):
+            client.login("ann", "not-the-password")
+        with pytest.raises(RuntimeError):
+            client.list_models()
+        client.login("ann", PASSWORD)
+        assert client.list_models() == {}
+    finally:
+        client.close()
+
+
+async def test_xinferences_async_client_logs_in(server: XinferServer) -> None:
+    client = AsyncClient(server.url.rstrip("/"))
+    try:
+        await client.login("ann", PASSWORD)
+        assert await client.list_models() == {}
+    finally:
+        await client.close()

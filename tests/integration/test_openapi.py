@@ -68,3 +68,31 @@ def test_an_error_has_the_shape_that_the_document_says(xinfer_server: Any) -> No
 
     schema = {"$ref": "#/components/schemas/ErrorBody", "components": described["components"]}
     Draft202012Validator(schema).validate(answer.json())
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("v1/chat/completions", {**CHAT, "guided_regex": "("}),
+        ("v1/chat/completions", {**CHAT, "guided_grammar": "start: ???"}),
+        ("v1/chat/completions", {**CHAT, "guided_json": {"$ref": "#/nowhere"}}),
+        ("v1/chat/completions", {**CHAT, "chat_template_kwargs": {"messages": 1}}),
+        ("v1/chat/completions", {**CHAT, "messages": [{"role": "user", "content": "x " * 10_000}]}),
+        ("v1/completions", {"model": "xinfer-demo", "prompt": [2**31 - 1]}),
+        ("v1/models", {"model_name": "../../etc/passwd"}),
+        ("v1/models", {"model_path": "/etc/passwd"}),
+        ("v1/models", {"model_name": "xinfer-demo", "model_uid": "../x"}),
+        ("v1/models", {"model_name": "xinfer-demo", "trust_remote_code": True}),
+        ("v1/models", {"model_name": "xinfer-demo", "model_engine": "os.system"}),
+        ("v1/model_registrations/LLM", {"model": "{}"}),
+        ("v1/models/xinfer-demo/replicas", {"replica": 10**30}),
+    ],
+)
+def test_an_error_says_what_is_wrong_and_nothing_of_the_inside(xinfer_server: Any, path: str, body: Any) -> None:
+    with xinfer_server.client() as http:
+        answer = http.post(path, json=body)
+
+    assert 400 <= answer.status_code < 500, answer.text
+    said = answer.json()["error"]["message"]
+    for inside in ("Traceback", 'File "', "site-packages", "xinfer_runtime", str(xinfer_server.home), "line 1, in"):
+        assert inside not in said
