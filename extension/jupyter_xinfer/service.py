@@ -26,6 +26,7 @@ from jupyter_xinfer.cluster_access import ClusterAccess, ClusterState
 from jupyter_xinfer.demand_meter import DemandMeter
 from jupyter_xinfer.images.fetch import Fetcher
 from jupyter_xinfer.images.image_parts import image_places, images_for
+from jupyter_xinfer.load_metrics import ModelLoad
 from jupyter_xinfer.metrics import Metrics
 from jupyter_xinfer.protocol.adapter_names import uid_of, with_adapter
 from jupyter_xinfer.protocol.chat_messages import NO_IMAGES, Images, Message
@@ -129,7 +130,8 @@ class Service:
         spec = replace(resolve(request, self.registrations.families()), created=time.time())
         current_principal().require_model(spec.uid)
         session = await self.cluster.open()
-        await session.launch(spec)
+        with self.metrics.launch():
+            await session.launch(spec)
         if wait_ready:
             await self.wait_ready(spec.uid)
         return spec.uid
@@ -404,7 +406,7 @@ class Service:
         if self._router is not None:
             self._router.follow(session)
         else:
-            self._router = Router(session)
+            self._router = Router(session, watch=self.metrics.routing)
         if self._demand_task is None:
             self._demand_task = asyncio.create_task(self._demand.tell(lambda: self.cluster.session))
         session.subscribe(self._model_changed)
@@ -425,13 +427,12 @@ class Service:
     def _cluster_changed(self) -> None:
         self._emit({"action": "cluster", "model_uid": "", "state": self.cluster.state})
 
-    def _load(self) -> dict[str, tuple[int, int]]:
-        """Running and waiting requests by model, for the metrics."""
+    def _load(self) -> dict[str, ModelLoad]:
+        """What the metrics show of each model."""
         session, router = self.cluster.session, self._router
         if session is None or router is None:
             return {}
-        stats = {uid: router.stats(uid).values() for uid in session.models}
-        return {uid: (sum(s.running for s in each), sum(s.waiting for s in each)) for uid, each in stats.items()}
+        return {uid: ModelLoad.of(uid, status, router) for uid, status in session.models.items()}
 
 
 def has_desired_models(home: Path) -> bool:

@@ -12,6 +12,7 @@ from jupyter_xinfer.app import XinferApp
 from jupyter_xinfer.cli.main import build_parser
 from jupyter_xinfer.handlers.base import UnknownRoute
 from jupyter_xinfer.handlers.routes import routes
+from jupyter_xinfer.load_metrics import ModelLoad
 from jupyter_xinfer.metrics import Metrics
 from xinfer_runtime.messages import LaunchRequest
 from xinfer_runtime.notebook.arguments import cell_parser, line_parser, option_names, subcommands
@@ -42,7 +43,7 @@ def test_every_field_of_a_launch_is_documented(name: str) -> None:
 def test_every_series_is_documented() -> None:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
-    metrics.watch_load(lambda: {"m": (0, 0)})
+    metrics.watch_load(lambda: {"m": ModelLoad()})
 
     for family in registry.collect():
         suffix = "_total" if family.type == "counter" else ""

@@ -5,9 +5,12 @@ from collections.abc import AsyncGenerator
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from jupyter_xinfer.load_metrics import ModelLoad
 from jupyter_xinfer.metrics import UNKNOWN_MODEL, Metrics
-from xinfer_runtime.errors import EngineError, ModelNotFound
-from xinfer_runtime.messages import Delta, FinishReason, Usage
+from xinfer_runtime.errors import DoesNotFit, EngineError, ModelNotFound
+from xinfer_runtime.messages import Delta, EngineStats, FinishReason, Priority, Usage
+from xinfer_runtime.routing.breaker import BreakerState
+from xinfer_runtime.routing.choice import Choice, Reason
 
 
 @pytest.fixture
@@ -22,7 +25,7 @@ def metrics(registry: CollectorRegistry) -> Metrics:
 
 async def _two_steps() -> AsyncGenerator[Delta]:
     yield Delta("id", "a", (1,))
-    yield Delta("id", "b", (2,), FinishReason.STOP, Usage(7, 2))
+    yield Delta("id", "b", (2,), FinishReason.STOP, Usage(7, 2, 3))
 
 
 async def test_a_finished_request_counts_its_tokens_and_times_the_first(
@@ -37,6 +40,32 @@ async def test_a_finished_request_counts_its_tokens_and_times_the_first(
     assert registry.get_sample_value("xinfer_prompt_tokens_total", labels) == 7
     assert registry.get_sample_value("xinfer_completion_tokens_total", labels) == 2
     assert registry.get_sample_value("xinfer_time_to_first_token_seconds_count", labels) == 1
+    assert registry.get_sample_value("xinfer_inter_token_seconds_count", labels) == 1
+    assert registry.get_sample_value("xinfer_cached_tokens_total", labels) == 3
+
+
+def test_the_routers_decisions_are_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
+    metrics.routing.routed("m", Choice(0, Reason.PREFIX, 640))
+    metrics.routing.queued("m", Priority.BATCH, 0.3)
+    metrics.routing.lost("m", begun=True)
+
+    def value(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(f"xinfer_{name}", {"model": "m", **labels})
+
+    assert value("routing_decisions_total", reason="prefix") == 1
+    assert value("routing_prefix_tokens_sum") == 640
+    assert value("queue_seconds_bucket", priority="batch", le="0.5") == 1
+    assert value("queue_seconds_bucket", priority="batch", le="0.25") == 0
+    assert value("failovers_total", stage="streaming") == 1
+
+
+def test_launches_count_by_what_became_of_them(metrics: Metrics, registry: CollectorRegistry) -> None:
+    with metrics.launch():
+        pass
+    with pytest.raises(DoesNotFit), metrics.launch():
+        raise DoesNotFit("too large")
+    outcomes = [registry.get_sample_value("xinfer_launches_total", {"outcome": o}) for o in ("placed", "does_not_fit")]
+    assert outcomes == [1, 1]
 
 
 async def test_a_request_left_half_way_counts_as_cancelled_with_the_tokens_it_had(
@@ -70,11 +99,15 @@ def test_the_name_of_an_unknown_model_never_becomes_a_label(metrics: Metrics, re
 
 
 def test_running_and_waiting_are_read_at_the_scrape(metrics: Metrics, registry: CollectorRegistry) -> None:
-    load = {"m": (3, 1)}
+    load = {"m": ModelLoad(stats=(EngineStats(running=1, kv_used=5), EngineStats(running=2, kv_used=7)), queued=4)}
     metrics.watch_load(lambda: load)
     assert registry.get_sample_value("xinfer_requests_running", {"model": "m"}) == 3
+    assert registry.get_sample_value("xinfer_kv_cells_used", {"model": "m"}) == 12
+    assert registry.get_sample_value("xinfer_requests_queued", {"model": "m"}) == 4
 
-    load["m"] = (0, 0)
+    load["m"] = ModelLoad(breakers={"m-0": BreakerState.OPEN}, replicas={("node", "ready"): 2})
+    assert registry.get_sample_value("xinfer_breaker_open", {"model": "m", "replica": "m-0"}) == 1
+    assert registry.get_sample_value("xinfer_replicas", {"model": "m", "node": "node", "state": "ready"}) == 2
     assert registry.get_sample_value("xinfer_requests_running", {"model": "m"}) == 0
 
 

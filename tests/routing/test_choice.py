@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -5,21 +6,26 @@ from xinfer_runtime.messages import (
     ChatMessage,
     Delta,
     EmbedRequest,
+    EngineStats,
+    FinishReason,
     GenerateRequest,
+    ModelInfo,
     ReplicaRequest,
     SamplingParams,
     ToolCall,
+    Usage,
 )
-from xinfer_runtime.routing.choice import Candidate, Reason, choose
+from xinfer_runtime.routing.choice import PREFIX_WORTH, Candidate, Reason, choose
 from xinfer_runtime.routing.prompt_blocks import BLOCK_BYTES, prompt_of
+from xinfer_runtime.routing.replica_choice import BLOCK_TOKENS, ReplicaChoice
 from xinfer_runtime.routing.workload import AnswerLength, Workload
 
 
 def test_a_cached_prefix_is_worth_as_much_work_as_it_saves() -> None:
-    idle, cached = Candidate(0.0), Candidate(900.0, cached=1000)
+    idle, cached = Candidate(0.0), Candidate(1900.0, cached=1000)
     chosen = choose([idle, cached])
     assert (chosen.index, chosen.reason, chosen.cached) == (1, Reason.PREFIX, 1000)
-    busier = choose([idle, Candidate(1100.0, cached=1000)])
+    busier = choose([idle, Candidate(2100.0, cached=1000)])
     assert (busier.index, busier.reason, busier.cached) == (0, Reason.LOAD, 0)
 
 
@@ -35,7 +41,7 @@ def test_without_a_match_the_least_outstanding_tokens_decide_and_equals_take_tur
 )
 def test_no_other_replica_would_be_through_earlier(candidates: list[Candidate], turn: int) -> None:
     chosen = choose(candidates, turn)
-    costs = [candidate.outstanding - candidate.cached for candidate in candidates]
+    costs = [candidate.outstanding - PREFIX_WORTH * candidate.cached for candidate in candidates]
     assert costs[chosen.index] == min(costs)
 
 
@@ -105,3 +111,41 @@ def test_the_expected_answer_follows_what_answers_were() -> None:
     assert 590 < lengths.expected(request) <= 600
     assert lengths.expected(GenerateRequest(id="r", prompt="x", sampling=SamplingParams(max_tokens=7))) == 7
     assert lengths.expected(EmbedRequest(id="r", inputs=("x",))) == 0
+
+
+class Link:
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.workload = Workload()
+        self.stats = EngineStats(kv_total=100 * BLOCK_TOKENS)
+        self.info: ModelInfo | None = ModelInfo(context_length=0, vocab_size=0, abilities=(), prefix_cache=True)
+        self.others = 0
+        self.outstanding = 0
+
+
+def ask(choice: ReplicaChoice, link: Link, request: GenerateRequest, found: float) -> int:
+    """Blocks expected to be cached there."""
+    prompt = prompt_of(request)
+    chosen = choice.choose([link], prompt, 0.0)
+    errand = choice.sent(link, prompt, chosen.cached, request, 0.0)
+    errand.observe(Delta("r", token_ids=(1,), finish_reason=FinishReason.STOP, usage=Usage(1000, 1, int(1000 * found))))
+    errand.end()
+    return chosen.cached // BLOCK_TOKENS
+
+
+def test_what_engines_do_not_keep_is_soon_not_expected_of_them() -> None:
+    choice, link = ReplicaChoice(), Link("a")
+    requests = [GenerateRequest(id="r", prompt=f"{n} " + "x" * 20 * BLOCK_BYTES) for n in range(3)]
+    for _ in range(2):
+        expected = [ask(choice, link, request, found=0.0) for request in requests]
+    assert min(expected) == 20, "all fit into the cache as it was told"
+    for _ in range(10):
+        expected = [ask(choice, link, request, found=0.0) for request in requests]
+    assert max(expected) < 20
+    assert link.workload.tokens == pytest.approx(0)
+
+
+def test_a_replica_without_a_prefix_cache_is_expected_to_have_nothing() -> None:
+    choice, link = ReplicaChoice(), Link("a")
+    link.info = None
+    assert [ask(choice, link, chat("x" * 1000), found=0.0) for _ in range(2)] == [0, 0]

@@ -1,15 +1,18 @@
 """Which replica gets a request: the one that is through with it first, as far as tokens tell. A pure decision.
 
-The cost of a replica is what it still owes to other requests, in tokens, and what it would have to compute of this
-prompt: its length less what the replica has cached of it. A long cached prefix outweighs a longer queue exactly as far
-as it saves work, so conversations stay where their cache is until that replica is busier than the prefix is long, and
-what matches nowhere goes to the least outstanding tokens (NVIDIA Dynamo's KV router weighs the same two).
+The cost of a replica is what it still owes to other requests, in tokens, less what it need not compute of this prompt.
+So conversations stay where their cache is until that replica is much busier than others, and what matches nowhere goes
+to the least outstanding tokens (NVIDIA Dynamo's KV router weighs the same two). A cached token counts `PREFIX_WORTH`
+times: to compute it elsewhere costs the request its time, and the others there theirs and the place in their cache.
 """
 
 from collections.abc import Sequence
 from enum import StrEnum
+from typing import Final
 
 from msgspec import Struct
+
+PREFIX_WORTH: Final = 2.0
 
 
 class Reason(StrEnum):
@@ -39,7 +42,7 @@ class Choice(Struct, frozen=True):
 
 
 def choose(candidates: Sequence[Candidate], turn: int = 0) -> Choice:
-    """The candidate with the least to compute until the prompt is through; equal ones take turns.
+    """The candidate with the least cost; equal ones take turns.
 
     `turn` is any number that changes from call to call. There is at least one candidate.
     """
@@ -49,7 +52,7 @@ def choose(candidates: Sequence[Candidate], turn: int = 0) -> Choice:
     start = turn % count
     best = min(
         (*range(start, count), *range(start)),
-        key=lambda index: candidates[index].outstanding - candidates[index].cached,
+        key=lambda index: candidates[index].outstanding - PREFIX_WORTH * candidates[index].cached,
     )
     cached = candidates[best].cached
     longest = max(candidate.cached for candidate in candidates)
