@@ -37,7 +37,7 @@ class RoutingMetrics(RouterWatch):
         )
         self._failovers = Counter(
             "xinfer_failovers",
-            "Replicas lost with a request that goes on elsewhere, before its first token (waiting) or after (streaming)",
+            "Replicas lost with a request that goes on elsewhere, before its first token (waiting) or after",
             ["model", "stage"],
             registry=registry,
         )
