@@ -124,14 +124,16 @@ class Service:
 
     # -- models ----------------------------------------------------------------------------------------------------
 
-    async def launch(self, request: LaunchRequest, *, wait_ready: bool) -> str:
-        """Launch a model and return its uid; with `wait_ready`, when it is ready or with the reason why not."""
+    async def launch(self, request: LaunchRequest, *, wait_ready: bool, in_place: bool = False) -> str:
+        """Launch a model and return its uid; with `wait_ready`, when it is ready or with the reason why not. `in_place`
+        replaces the model of that name, if there is one, which answers meanwhile.
+        """
         self._refuse_while_stopping()
         spec = replace(resolve(request, self.registrations.families()), created=time.time())
         current_principal().require_model(spec.uid)
         session = await self.cluster.open()
         with self.metrics.launch():
-            await session.launch(spec)
+            await session.launch(spec, replace=in_place)
         if wait_ready:
             await self.wait_ready(spec.uid)
         return spec.uid

@@ -1,11 +1,12 @@
 """What an administrator asks of nodes, and how many replicas a model has, over HTTP and on the command line."""
 
+import time
 from typing import Any
 
 import pytest
 
 from xinfer_runtime.client import Client
-from xinfer_runtime.errors import InvalidRequest
+from xinfer_runtime.errors import Conflict, InvalidRequest
 
 UID = "scaled"
 
@@ -27,6 +28,24 @@ def test_replicas_are_added_and_removed_while_the_model_runs(client: Client) -> 
     with pytest.raises(InvalidRequest) as caught:
         client.scale_model(UID, 0)
     assert caught.value.param == "replica"
+
+
+def test_a_model_is_replaced_while_it_answers(client: Client) -> None:
+    before = client.describe_model(UID).replicas[0].replica_id
+    with pytest.raises(Conflict):
+        client.launch_model("xinfer-demo", model_uid=UID, context_length=512)
+    client.launch_model("xinfer-demo", model_uid=UID, context_length=512, replace=True)
+    model = client.get_model(UID)
+    deadline = time.monotonic() + 60
+    while True:
+        # At any time, somebody answers.
+        assert model.chat("Hello!", max_tokens=2).text is not None
+        described = client.describe_model(UID)
+        if [replica.replica_id for replica in described.replicas] != [before] and len(described.replicas) == 1:
+            break
+        assert time.monotonic() < deadline, described
+    assert described.context_length == 512
+    assert described.state == "ready"
 
 
 def test_nodes_tell_what_they_have_and_run(client: Client, xinfer_server: Any) -> None:

@@ -64,6 +64,7 @@ def _add_launch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.add_argument("--context-length", type=int, metavar="N", help="in tokens")
     _add_placement(parser)
     add_engine_options(parser)
+    parser.add_argument("--replace", action="store_true", help="in the place of the model of its uid, without a gap")
     parser.add_argument("--no-wait", action="store_true", help="return before it is ready")
 
 
@@ -130,6 +131,7 @@ def launch(arguments: argparse.Namespace, rest: list[str]) -> int:
             max_replicas=arguments.max_replicas,
             target_wait=arguments.target_wait,
             wait_ready=False,
+            replace=arguments.replace,
             **engine_options(arguments),
         )
         if not arguments.no_wait:

@@ -22,12 +22,13 @@ class ModelsHandler(XinferHandler):
     async def get(self) -> None:
         self.reply({"object": "list", "data": self.service.describe_all()})
 
-    @endpoint(MODELS_START, takes=Takes(LaunchRequest, query=("wait_ready",)), gives=Launched)
+    @endpoint(MODELS_START, takes=Takes(LaunchRequest, query=("wait_ready", "replace")), gives=Launched)
     async def post(self) -> None:
         request = launch_request(self.request.body)
         # Xinference's sync client sends "False", its async client "false".
         wait_ready = self._flag("wait_ready", default=True)
-        uid = await self.service.launch(request, wait_ready=wait_ready)
+        in_place = self._flag("replace", default=False)
+        uid = await self.service.launch(request, wait_ready=wait_ready, in_place=in_place)
         self.reply({"model_uid": uid})
 
     def _flag(self, name: str, *, default: bool) -> bool:

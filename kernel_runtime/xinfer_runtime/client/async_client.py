@@ -73,11 +73,12 @@ class AsyncClient:
         *,
         wait_ready: bool = True,
         progress: Progress | None = None,
+        replace: bool = False,
         **options: Unpack[LaunchOptions],
     ) -> str:
         """Launches a model and returns its uid, by default once it answers; see `Client.launch_model`."""
         request = LaunchRequest(model_name=model_name, **options)
-        uid = await self.send(calls.launch_model(request))
+        uid = await self.send(calls.launch_model(request, replace=replace))
         if wait_ready:
             await self.wait_until_ready(uid, progress)
         return uid

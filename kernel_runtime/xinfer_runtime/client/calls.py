@@ -209,7 +209,7 @@ class _Launched(msgspec.Struct):
     model_uid: str
 
 
-def launch_model(request: LaunchRequest) -> Call[str]:
+def launch_model(request: LaunchRequest, *, replace: bool = False) -> Call[str]:
     """Returns at once; `watch_model` tells how it goes on. One long request would not survive every proxy."""
     if not (request.model_name or request.model_path):
         raise errors.InvalidRequest(
@@ -219,7 +219,7 @@ def launch_model(request: LaunchRequest) -> Call[str]:
     body = {name: value for name, value in msgspec.structs.asdict(request).items() if value is not None}
     if request.n_gpu is None:
         body["n_gpu"] = None
-    query = {"wait_ready": "false"}
+    query = {"wait_ready": "false"} | ({"replace": "true"} if replace else {})
     return Call("POST", "v1/models", lambda answer: parse(answer).model_uid, body, query, patient=True)
 
 

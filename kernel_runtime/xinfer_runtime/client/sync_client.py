@@ -92,6 +92,7 @@ class Client:
         context_length: int | None = None,
         wait_ready: bool = True,
         progress: Progress | None = None,
+        replace: bool = False,
         **further: Unpack[FurtherOptions],
     ) -> str:
         """Launches a model and returns its uid, by default once it answers.
@@ -99,7 +100,8 @@ class Client:
         `model_path` is a GGUF file on the nodes. `model_type` is read from the file where it was made for vectors or
         for ranking; "embedding" launches any other for vectors too. `context_length` is in tokens. `further` says where
         replicas run and what the engine shall do: `calls.FurtherOptions`. `progress` is called with the model's
-        description at every change. Interrupting the wait does not stop the launch.
+        description at every change. Interrupting the wait does not stop the
+        launch. `replace` puts it in the place of the model of its uid, which answers until then.
 
         Raises:
             ModelNotFound: no such name; the message has the nearest ones.
@@ -121,7 +123,7 @@ class Client:
             context_length=context_length,
             **further,
         )
-        uid = self.send(calls.launch_model(request))
+        uid = self.send(calls.launch_model(request, replace=replace))
         if wait_ready:
             self.wait_until_ready(uid, progress)
         return uid

@@ -70,8 +70,8 @@ class Actions:
             "xinfer_demand": self._demand,
         }
 
-    async def _launch(self, spec: bytes) -> bytes:
-        return await self._answer(lambda: self._launch_unless_cancelled(decode(spec, ModelSpec)))
+    async def _launch(self, spec: bytes, replace: bool = False) -> bytes:
+        return await self._answer(lambda: self._launch_unless_cancelled(decode(spec, ModelSpec), replace=replace))
 
     async def _cancel(self, uid: str) -> bytes:
         return await self._answer(lambda: self._do_cancel(uid))
@@ -118,8 +118,8 @@ class Actions:
         await self._table.persisted()
         return Answer(revision=self._table.revision, status=self._table.state.status(uid))
 
-    async def _launch_unless_cancelled(self, spec: ModelSpec) -> Answer:
-        task = asyncio.create_task(self._do_launch(spec))
+    async def _launch_unless_cancelled(self, spec: ModelSpec, *, replace: bool) -> Answer:
+        task = asyncio.create_task(self._do_launch(spec, replace=replace))
         tasks = self._launching.setdefault(spec.uid, set())
         tasks.add(task)
         try:
@@ -133,10 +133,10 @@ class Actions:
             raise Cancelled(f"the launch of {spec.uid!r} was cancelled")
         return task.result()
 
-    async def _do_launch(self, spec: ModelSpec) -> Answer:
+    async def _do_launch(self, spec: ModelSpec, *, replace: bool) -> Answer:
         state = self._table.state
         await self._table.until(lambda: not state.draining(spec.uid), DRAIN_WAIT)
-        state.check_launch(spec)
+        state.check_launch(spec, in_place=replace)
         await self._first_node()
         addresses = state.nodes()
         inspections = await asyncio.gather(*(self._table.inspect(address, spec) for address in addresses))
@@ -154,7 +154,7 @@ class Actions:
                 found.append(inspection.spec)
         fitting = _for_most_nodes(found, spec.replica) if found else spec
         fitting = msgspec.structs.replace(fitting, path=spec.path, created=spec.created or time.time())
-        return await self._change(spec.uid, LaunchAsked(fitting, refusals))
+        return await self._change(spec.uid, LaunchAsked(fitting, refusals, replace))
 
     async def _first_node(self) -> None:
         """Nodes may be about to join again, or an adaptive cluster about to grow."""

@@ -16,10 +16,14 @@ class Restored:
 
 @dataclass(frozen=True, slots=True)
 class LaunchAsked:
-    """Somebody wants `spec`; `refusals` are the nodes (addresses) that cannot run it, and why."""
+    """Somebody wants `spec`; `refusals` are the nodes (addresses) that cannot run it, and why.
+
+    With `replace` it takes the place of the model of its name, if there is one, replica by replica.
+    """
 
     spec: ModelSpec
     refusals: dict[str, ErrorInfo] = field(default_factory=dict)
+    replace: bool = False
 
 
 @dataclass(frozen=True, slots=True)

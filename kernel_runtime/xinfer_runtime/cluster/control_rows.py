@@ -46,6 +46,11 @@ class ReplicaRow:
         return self.want.devices if self.want is not None else ()
 
     @property
+    def launched(self) -> float:
+        """The time of the launch that its process belongs to."""
+        return self.want.spec.created if self.want is not None else 0.0
+
+    @property
     def over(self) -> bool:
         """Whether nothing will run here any more, though it is wanted: what is wrong with it is no accident."""
         replica = self.replica

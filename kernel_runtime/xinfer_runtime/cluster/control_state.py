@@ -33,7 +33,7 @@ from xinfer_runtime.cluster.control_events import (
 )
 from xinfer_runtime.cluster.control_rows import ModelRow
 from xinfer_runtime.cluster.demand import ModelDemand
-from xinfer_runtime.cluster.demand_control import DemandControl
+from xinfer_runtime.cluster.rolling import Rolling
 from xinfer_runtime.errors import (
     Cancelled,
     Conflict,
@@ -48,7 +48,7 @@ from xinfer_runtime.messages import ModelEvent, ModelSpec, ModelStatus, ReplicaS
 _EVENTS_KEPT = 100
 
 
-class ControlState(DemandControl):
+class ControlState(Rolling):
     """The controller's table. `epoch` names this life of the controller."""
 
     def statuses(self) -> tuple[ModelStatus, ...]:
@@ -63,10 +63,12 @@ class ControlState(DemandControl):
         model = self._models.get(uid)
         return model is not None and model.draining
 
-    def check_launch(self, spec: ModelSpec) -> None:
-        """Raises Conflict where the uid is taken. A model that failed altogether may be replaced."""
+    def check_launch(self, spec: ModelSpec, *, in_place: bool = False) -> None:
+        """Raises Conflict where the uid is taken. A model that failed altogether may be replaced, and
+        `in_place` one that is ready.
+        """
         model = self._models.get(spec.uid)
-        if model is None:
+        if model is None or (in_place and not model.draining and model.ready()):
             return
         failed = model.rows and all(row.replica.state is ReplicaState.FAILED for row in model.rows.values())
         if failed and not model.draining:
@@ -86,8 +88,8 @@ class ControlState(DemandControl):
                 for spec in specs:
                     if spec.uid not in self._models:
                         self._add(spec, {}, now, "wanted since before the controller started")
-            case LaunchAsked(spec, refusals):
-                self._launch(spec, refusals, now)
+            case LaunchAsked(spec, refusals, in_place):
+                self._launch(spec, refusals, now, in_place=in_place)
                 instructions.append(self._persist())
             case TerminateAsked(uid):
                 self._terminate(uid, now)
@@ -129,15 +131,20 @@ class ControlState(DemandControl):
             case Ticked():
                 if self._follow_demand(now):
                     instructions.append(self._persist())
+        self._roll(now)
         return instructions + self._reconcile(now, place=self.settled(now), tick=isinstance(event, Ticked))
 
     # ---- events
 
-    def _launch(self, spec: ModelSpec, refusals: dict[str, ErrorInfo], now: float) -> None:
-        self.check_launch(spec)
+    def _launch(self, spec: ModelSpec, refusals: dict[str, ErrorInfo], now: float, *, in_place: bool) -> None:
+        self.check_launch(spec, in_place=in_place)
         if self._nodes and all(address in refusals for address in self._nodes):
             file_errors = [info for info in refusals.values() if info.code == ModelFileError.code]
             raise from_info((file_errors or list(refusals.values()))[0])
+        model = self._models.get(spec.uid)
+        if in_place and model is not None and model.ready():
+            self._replace(model, spec, refusals, now)
+            return
         spots = self._spots(spec, [spec.wish(number) for number in range(spec.replica)], now, refusals)
         self._drop(spec.uid)
         self._add(spec, refusals, now, f"launched with {spec.replica} replica{'s' if spec.replica > 1 else ''}")

@@ -100,12 +100,13 @@ class ClusterSession:
         self._connection_callbacks.append(callback)
         return lambda: self._connection_callbacks.remove(callback)
 
-    async def launch(self, spec: ModelSpec) -> ModelStatus:
-        """Have the cluster run `spec`; returns when it is placed, before it is loaded.
+    async def launch(self, spec: ModelSpec, *, replace: bool = False) -> ModelStatus:
+        """Have the cluster run `spec`; returns when it is placed, before it is loaded. With `replace` it takes the
+        place of the model of its name, each replica when its successor is ready.
 
         Raises Conflict, ModelFileError, DoesNotFit, ClusterUnavailable.
         """
-        answer = await self._act("xinfer_launch", spec=encode(spec))
+        answer = await self._act("xinfer_launch", spec=encode(spec), replace=replace)
         if answer.status is None:
             raise ClusterUnavailable(f"{spec.uid!r} was launched and terminated by somebody else in the same moment")
         await self._caught_up(answer.revision)
