@@ -14,14 +14,16 @@ from typing import Any
 
 import psutil
 
+from xinfer_runtime.catalog.embedding_forecast import forecast_embedding
 from xinfer_runtime.catalog.forecast import MemoryForecast, forecast
 from xinfer_runtime.catalog.gguf_file import read_gguf
 from xinfer_runtime.catalog.inspect import inspect
+from xinfer_runtime.catalog.model_kind import LLM
 from xinfer_runtime.catalog.resolve import resolve
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.cluster.replica_process import ReplicaProcess
 from xinfer_runtime.cluster.replica_protocol import FailedLine, ListeningLine, ReadyLine, ReplicaConfig, ReplicaLine
-from xinfer_runtime.messages import GenerateRequest, LaunchRequest, ModelSpec, SamplingParams
+from xinfer_runtime.messages import EmbedRequest, GenerateRequest, LaunchRequest, ModelSpec, SamplingParams
 from xinfer_runtime.routing.link import Link
 
 COMMAND = (sys.executable, "-m", "xinfer_runtime.cluster.replica_main")
@@ -82,16 +84,32 @@ async def use(link: Link, requests: int, tokens: int, answer: int) -> None:
     await asyncio.gather(*(one(number) for number in range(requests)))
 
 
+async def use_vectors(link: Link, requests: int, tokens: int) -> None:
+    """Compute one input of so many tokens, and then so many requests at once."""
+
+    async def one(number: int, inputs: tuple[tuple[int, ...], ...]) -> None:
+        stream = link.submit(EmbedRequest(id=str(number), inputs=inputs))
+        assert (await stream.receive(str(number))).error is None
+
+    long = tuple(5 + index % 20 for index in range(tokens))
+    await one(0, (long,))
+    await asyncio.gather(*(one(number, (long[: tokens // 8],) * 8) for number in range(1, requests + 1)))
+
+
 async def measure(spec: ModelSpec, idle_seconds: float = IDLE_SECONDS) -> tuple[MemoryForecast, int, float]:
     """What was forecast, the resident bytes after use, and the share of a core that it takes with nothing to do."""
-    predicted = forecast(read_gguf(Path(spec.path)), spec)
+    generates = spec.type == LLM
+    predicted = (forecast if generates else forecast_embedding)(read_gguf(Path(spec.path)), spec)
     with tempfile.TemporaryDirectory() as folder:
         replica = RunningReplica(spec, Path(folder))
         try:
             process = await replica.ready()
             link = await replica.link()
             length = spec.context_length or 1024
-            await use(link, spec.max_sequences or 64, tokens=min(200, length // 2), answer=8)
+            if generates:
+                await use(link, spec.max_sequences or 64, tokens=min(200, length // 2), answer=8)
+            else:
+                await use_vectors(link, 8, length)
             resident = process.memory_info().rss
             before = process.cpu_times()
             await asyncio.sleep(idle_seconds)

@@ -7,6 +7,7 @@ from typing import Any
 import gguf
 import pytest
 from bench.embedding import random_encoder
+from bench.engine.replica_memory import measure
 
 from xinfer_runtime.catalog.embedding_forecast import forecast_embedding
 from xinfer_runtime.catalog.gguf_file import read_gguf
@@ -73,3 +74,10 @@ async def test_the_forecast_of_a_decoder_is_near_what_is_allocated(
     path = make_model(pooling=pooling, context_length=4096)
     spec = ModelSpec(uid="m", name="m", type="embedding", path=str(path), n_gpu=0)
     await check(engines("embedding"), spec)
+
+
+async def test_the_forecast_is_near_what_the_process_takes(tmp_path: Path) -> None:
+    path = random_encoder.write(tmp_path / "e.gguf", width=384, inner=1536, context=1024, heads=12, layers=4)
+    spec = inspect(ModelSpec(uid="m", name="m", path=str(path), n_gpu=0))
+    expected, resident, _ = await measure(spec, idle_seconds=0.1)
+    assert expected.total == pytest.approx(resident, rel=0.05)
