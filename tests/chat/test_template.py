@@ -107,6 +107,9 @@ def test_a_template_that_does_not_compile_is_refused() -> None:
         "{{ '{:>{}}'.format(1, 99999999999) }}",
         "{{ 'x'.ljust(99999999999) }}",
         "{{ 'x'|center(99999999999) }}",
+        "{{ [1]|batch(99999999999, 'x')|list }}",
+        "{{ [1]|slice(99999999999)|list }}",
+        "{{ lipsum(n=99999999) }}",
         "{{ '%099999999999d'|format(1) }}",
         "{% set s = 'x' * 2000000 %}{{ s.replace('x', s) }}",
         "{% set s = 'x' * 2000000 %}{{ s|replace('x', s) }}",
@@ -139,6 +142,17 @@ def test_a_template_that_takes_too_long_is_stopped(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("xinfer_runtime.chat.template_sandbox.MAX_SECONDS", 0.05)
     with pytest.raises(InvalidRequest, match=r"0\.05 s|recursion"):
         render(source)
+
+
+def test_large_numbers_are_only_numbers() -> None:
+    source = (
+        "{% macro show(n) %}{{ n }}{% endmacro %}{{ show(67000000) }} {{ '%d' % 67000000 }} "
+        "{{ '%d'|format(67000000) }} {{ '{}'.format(67000000) }} {{ '{:,}'.format(67000000) }} "
+        "{{ none|default(67000000, true) }} {{ [67000000]|sum }} "
+        "{{ '%.2f' % 67000000.5 }} {{ [1, 2]|batch(1)|list }}"
+    )
+
+    assert render(source) == ("67000000 67000000 67000000 67000000 67,000,000 67000000 67000000 67000000.50 [[1], [2]]")
 
 
 def test_what_templates_do_with_texts_is_left_alone() -> None:
