@@ -1,10 +1,10 @@
-"""Gauges of models and replicas, read from the table of models and the replicas' last reports at the scrape."""
+"""Gauges and counts of models and replicas, from the table of models and the replicas' last reports at the scrape."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from xinfer_runtime.messages import EngineStats, ModelStatus
@@ -36,6 +36,11 @@ _SUMS: tuple[tuple[str, str, Callable[[EngineStats], float]], ...] = (
     ("kv_cells", "Cells of the KV caches", lambda stats: stats.kv_total),
     ("tokens_per_second", "Tokens generated per second, lately", lambda stats: stats.tokens_per_second),
 )
+_COUNTS: tuple[tuple[str, str, Callable[[EngineStats], float]], ...] = (
+    ("drafted_tokens", "Tokens guessed by speculation", lambda stats: stats.drafted_tokens),
+    ("accepted_tokens", "Guessed tokens that came", lambda stats: stats.accepted_tokens),
+)
+"""What replicas count since their start."""
 
 
 class LoadCollector(Collector):
@@ -49,6 +54,11 @@ class LoadCollector(Collector):
             for model, load in models.items():
                 family.add_metric([model], sum(map(value, load.stats)))
             yield family
+        for name, help_text, value in _COUNTS:
+            counter = CounterMetricFamily(f"xinfer_{name}", help_text, labels=["model"])
+            for model, load in models.items():
+                counter.add_metric([model], sum(map(value, load.stats)))
+            yield counter
         queued = GaugeMetricFamily("xinfer_requests_queued", "Requests that wait in this server", labels=["model"])
         replicas = GaugeMetricFamily("xinfer_replicas", "Replicas by node and state", labels=["model", "node", "state"])
         breakers = GaugeMetricFamily(

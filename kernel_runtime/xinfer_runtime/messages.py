@@ -259,6 +259,10 @@ class EngineStats(Struct, frozen=True, kw_only=True):
     completion_tokens: int = 0
     cached_tokens: int = 0
     """Prompt tokens that were found in the KV cache, since the start."""
+    drafted_tokens: int = 0
+    """Tokens guessed by speculation, since the start."""
+    accepted_tokens: int = 0
+    """Those of them that came."""
 
 
 class ModelInfo(Struct, frozen=True, kw_only=True):
@@ -283,6 +287,8 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     """Numbers in a vector, of embedding models."""
     max_sequences: int = 0
     """Requests that it computes at the same time, 0 where that is unknown."""
+    speculation: str = ""
+    """How it guesses tokens that may come, empty where it does not."""
 
 
 class ReplicaDevice(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -335,6 +341,8 @@ class LaunchRequest(Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     main_gpu: int | None = None
     tensor_split: tuple[float, ...] | None = None
     pooling: Literal["mean", "cls", "last", "rank"] | None = None
+    speculation: Literal["off", "prompt-lookup"] | None = None
+    draft_tokens: int | None = None
 
 
 class ReplicaWish(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -99,10 +99,20 @@ def test_the_name_of_an_unknown_model_never_becomes_a_label(metrics: Metrics, re
 
 
 def test_running_and_waiting_are_read_at_the_scrape(metrics: Metrics, registry: CollectorRegistry) -> None:
-    load = {"m": ModelLoad(stats=(EngineStats(running=1, kv_used=5), EngineStats(running=2, kv_used=7)), queued=4)}
+    load = {
+        "m": ModelLoad(
+            stats=(
+                EngineStats(running=1, kv_used=5, drafted_tokens=8, accepted_tokens=5),
+                EngineStats(running=2, kv_used=7),
+            ),
+            queued=4,
+        )
+    }
     metrics.watch_load(lambda: load)
     assert registry.get_sample_value("xinfer_requests_running", {"model": "m"}) == 3
     assert registry.get_sample_value("xinfer_kv_cells_used", {"model": "m"}) == 12
+    assert registry.get_sample_value("xinfer_drafted_tokens_total", {"model": "m"}) == 8
+    assert registry.get_sample_value("xinfer_accepted_tokens_total", {"model": "m"}) == 5
     assert registry.get_sample_value("xinfer_requests_queued", {"model": "m"}) == 4
 
     load["m"] = ModelLoad(breakers={"m-0": BreakerState.OPEN}, replicas={("node", "ready"): 2})

@@ -140,4 +140,6 @@ def _replica_object(replica: Replica, stats: EngineStats) -> dict[str, Any]:
         "tokens_per_second": stats.tokens_per_second,
         "kv_used": stats.kv_used,
         "kv_total": stats.kv_total,
+        "drafted_tokens": stats.drafted_tokens,
+        "accepted_tokens": stats.accepted_tokens,
     }

@@ -50,13 +50,14 @@ def forecast(file: GgufFile, spec: ModelSpec, on_gpu: bool | None = None) -> Mem
     if options.kv_cells is not None:
         size = replace(size, cells=options.kv_cells, split=False)
     sequences = sizing.kv_sequences(size.max_sequences, options.prefix_cache, size.split) + size.split
+    rows = sequences + (sizing.DRAFT_ROWS if options.speculation != "off" else 0)
     on_gpu = spec.n_gpu != 0 if on_gpu is None else on_gpu
     budget = sizing.GPU_TOKEN_BUDGET if on_gpu else sizing.CPU_TOKEN_BUDGET
     batch = max(options.token_budget or budget, size.max_sequences)
     return MemoryForecast(
         weights=file.weight_bytes,
         kv_cache=size.cells * shape.bytes_per_cell,
-        compute=_compute(file, batch, sequences, size.attended_cells, flash=options.flash_attention != "off"),
+        compute=_compute(file, batch, rows, size.attended_cells, flash=options.flash_attention != "off"),
         process=PROCESS_BYTES + file.vocab_size * TOKEN_BYTES,
     )
 

@@ -36,6 +36,8 @@ _ENGINE_OPTIONS = (
     "main_gpu",
     "tensor_split",
     "pooling",
+    "speculation",
+    "draft_tokens",
 )
 """Fields of a launch that are the engine's own business."""
 

@@ -8,7 +8,10 @@ from xinfer_runtime.errors import ErrorInfo
 
 
 class ReplicaDescription(Struct, frozen=True, kw_only=True):
-    """One process that serves a model, with its load. `kv_used` and `kv_total` are tokens of KV cache."""
+    """One process that serves a model, with its load. `kv_used` and `kv_total` are tokens of KV cache.
+
+    `drafted_tokens` were guessed by speculation since its start, and `accepted_tokens` of them came.
+    """
 
     replica_id: str
     node: str | None = ""
@@ -25,6 +28,8 @@ class ReplicaDescription(Struct, frozen=True, kw_only=True):
     tokens_per_second: float = 0.0
     kv_used: int = 0
     kv_total: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 class ModelDescription(Struct, frozen=True, kw_only=True):

@@ -91,7 +91,7 @@ def row(demo: LoadedModel) -> NDArray[np.float32]:
     """The logits after the prompt."""
     tokens = demo.weights.vocabulary.tokenize([PROMPT])
     demo.context.forget_all()
-    assert demo.context.decode([Chunk(0, 0, tokens, True)]) == 0
+    assert demo.context.decode([Chunk(0, 0, tokens, 1)]) == 0
     return demo.context.logits(1)[0].copy()
 
 
@@ -176,7 +176,7 @@ def test_greedy_tokens_are_those_that_llama_cpp_itself_chooses(demo: LoadedModel
 def greedy(demo: LoadedModel, prompt: list[int], ours: bool, count: int = 60) -> list[int]:
     chain = Chain(llama_cpp.llama_sampler_init_greedy())
     demo.context.forget_all()
-    demo.context.decode([Chunk(0, 0, prompt, True)])
+    demo.context.decode([Chunk(0, 0, prompt, 1)])
     sampler = Sampler(SamplingParams(temperature=0), 0, prompt)
     tokens: list[int] = []
     for _ in range(count):

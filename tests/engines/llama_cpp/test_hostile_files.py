@@ -33,7 +33,7 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
         continue
     vocabulary = model.weights.vocabulary
     vocabulary.pieces(range(vocabulary.size))
-    model.context.decode([Chunk(0, 0, vocabulary.tokenize(["Hello there"])[:20] or [0], True)])
+    model.context.decode([Chunk(0, 0, vocabulary.tokenize(["Hello there"])[:20] or [0], 1)])
     model.free()
 print("all survived")
 """

@@ -31,10 +31,8 @@ def test_a_split_cache_gets_a_pass_for_each_length() -> None:
 def test_when_there_are_not_enough_cells_nothing_changes(tiny_model: Path) -> None:
     weights = load_weights(tiny_model, Offload(), lambda _: True)
     context = Context(weights, 256, 8, 300, ThreadChoice(1, 1))
-    assert context.decode([Chunk(0, 0, [65] * 245, True)]) == DECODED
-    assert context.decode([*(Chunk(slot, 0, [66], True) for slot in range(1, 6)), Chunk(6, 0, [67] * 20, True)]) == (
-        NO_CELLS
-    )
-    assert context.decode([Chunk(slot, 0, [66] * 2, True) for slot in range(1, 6)]) == DECODED
+    assert context.decode([Chunk(0, 0, [65] * 245, 1)]) == DECODED
+    assert context.decode([*(Chunk(slot, 0, [66], 1) for slot in range(1, 6)), Chunk(6, 0, [67] * 20, 1)]) == (NO_CELLS)
+    assert context.decode([Chunk(slot, 0, [66] * 2, 1) for slot in range(1, 6)]) == DECODED
     context.free()
     weights.free()

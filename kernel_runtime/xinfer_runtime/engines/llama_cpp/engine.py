@@ -20,6 +20,7 @@ from xinfer_runtime.engines.llama_cpp.generation import Generation
 from xinfer_runtime.engines.llama_cpp.loading import load_model
 from xinfer_runtime.engines.llama_cpp.loop import Abort, Command, EngineLoop, Outcome, Start, Stop, UseThreads
 from xinfer_runtime.engines.llama_cpp.options import Options
+from xinfer_runtime.engines.llama_cpp.speculation import Speculation
 from xinfer_runtime.errors import DeadlineExceeded, EngineError, ErrorInfo, InvalidRequest, XinferError
 from xinfer_runtime.messages import Delta, EngineStats, GenerateRequest, ModelInfo, ModelSpec, Priority, ReplicaRequest
 
@@ -197,7 +198,13 @@ class LlamaCppEngine(Engine):
         try:
             model, wanted = self._model, self._live.__contains__
             self._loop = EngineLoop(
-                model.context, model.limits, self._commands, wanted, self._publish, overlap=model.on_gpu
+                model.context,
+                model.limits,
+                self._commands,
+                wanted,
+                self._publish,
+                overlap=model.on_gpu,
+                speculation=Speculation(self._options.draft_tokens) if model.info.speculation else None,
             )
             if self._cores is not None:  # It may have changed during the load.
                 self._commands.put(UseThreads(self._model.threads(self._cores)))

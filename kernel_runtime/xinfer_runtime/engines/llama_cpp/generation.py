@@ -69,6 +69,11 @@ class Generation:
         if self._limit <= 0:
             self.finish_reason = FinishReason.LENGTH
 
+    @property
+    def room(self) -> int:
+        """Tokens that may still be generated."""
+        return self._limit - self.completion_tokens
+
     def replay(self, tokens: Sequence[int]) -> None:
         """Take over a request whose `tokens` another replica already sent; what they said is not said again."""
         for token in tokens:

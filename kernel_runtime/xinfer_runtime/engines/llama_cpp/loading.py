@@ -122,6 +122,13 @@ def _with_context(
     # Prefixes cannot be shared where a sequence is more than its cells, and then it may not be possible to move it.
     split = size.split and weights.shares_prefixes and options.kv_cells is None
     kv_sequences = sizing.kv_sequences(size.max_sequences, sharing, split)
+    speculates = options.speculation != "off"
+    if speculates and not weights.shares_prefixes:
+        raise InvalidRequest(
+            "speculation: this model has recurrent layers or a sliding window, so that its cache cannot forget what "
+            "was guessed wrong. Launch it without.",
+            param="speculation",
+        )
     adapters = Adapters(weights.handle, options.lora)
     context = Context(
         weights,
@@ -134,6 +141,7 @@ def _with_context(
         cache_types=(options.cache_type_k, options.cache_type_v),
         flash_attention=options.flash_attention,
         adapters=adapters,
+        draft_rows=sizing.DRAFT_ROWS if speculates else 0,
     )
     # llama.cpp rounds the number of cells up; an option is taken at its word.
     cells = options.kv_cells or (size.usable_cells if split else context.cells)
@@ -157,6 +165,7 @@ def _with_context(
             whole_chunks=split,
             patience=sizing.GPU_PATIENCE if on_gpu else 0,
             calm_budget=None if on_gpu or options.token_budget else sizing.CPU_CALM_BUDGET,
+            drafts=sizing.DRAFT_ROWS if speculates else 0,
         ),
         prompts=PromptBuilder(vocabulary, template, tool_template, length),
         facts=TokenFacts(
@@ -180,6 +189,7 @@ def _with_context(
             threads=options.threads or (1 if on_gpu else threads_for(weights.bytes, usable_cores())),
             gpu_layers=weights.layers + 1 if offload.layers == ALL_LAYERS else offload.layers,
             max_sequences=size.max_sequences,
+            speculation=options.speculation if speculates else "",
         ),
         on_gpu=on_gpu,
     )

@@ -1,6 +1,8 @@
 """The engine loop: the one thread that touches llama.cpp, one forward pass over all running sequences per step."""
 
+import itertools
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -8,6 +10,7 @@ from queue import Empty, SimpleQueue
 import llama_cpp  # noqa: F401  (before numpy: with a CUDA build the other order crashes at every model load)
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from xinfer_runtime.control_group import usable_cores
 from xinfer_runtime.engines.llama_cpp.adapters import NO_ADAPTER, by_adapter
@@ -16,6 +19,7 @@ from xinfer_runtime.engines.llama_cpp.generation import Generation
 from xinfer_runtime.engines.llama_cpp.model import DECODED, NO_CELLS, Chunk, Context
 from xinfer_runtime.engines.llama_cpp.prefix_cache import Remove
 from xinfer_runtime.engines.llama_cpp.scheduler import Limits, Scheduler, Step, TokenSequence, Work
+from xinfer_runtime.engines.llama_cpp.speculation import Speculation
 from xinfer_runtime.engines.llama_cpp.thread_choice import ThreadChoice
 from xinfer_runtime.engines.llama_cpp.throughput import Throughput
 from xinfer_runtime.errors import EngineError
@@ -78,6 +82,7 @@ class EngineLoop:
         wanted: Callable[[int], bool],
         publish: Callable[[list[Outcome]], None],
         overlap: bool = False,
+        speculation: Speculation | None = None,
     ) -> None:
         self._context = context
         self._limits = limits
@@ -88,6 +93,7 @@ class EngineLoop:
         self._scheduler = Scheduler(limits)
         self._generations: dict[int, Generation] = {}
         self._overlap = overlap
+        self._speculation = speculation
         self._untold: list[tuple[int, Generation, int]] = []
         """Requests whose token of the last pass is taken and not told, each with its cached tokens."""
         self._stopped: list[int] = []
@@ -136,7 +142,8 @@ class EngineLoop:
             self._count()
 
     def _step(self) -> None:
-        step = self._scheduler.plan()
+        started = time.perf_counter()
+        step = self._scheduler.plan(self._propose if self._speculation is not None else None)
         self._context.change(step.operations)
         if not step.work:
             self._tell()
@@ -146,9 +153,16 @@ class EngineLoop:
         works = sorted(step.work, key=lambda work: rank(work.sequence.slot))
         for group in by_adapter(works, self._context.adapter):
             self._context.use_adapter(group[0].adapter)
-            for indexes in self._context.passes([work.count for work in group]):
+            for indexes in self._context.passes([work.length for work in group]):
                 if not self._compute([group[index] for index in indexes]):
                     return
+        if self._speculation is not None:
+            self._speculation.stepped(works, time.perf_counter() - started)
+
+    def _propose(self, sequences: Sequence[TokenSequence], room: int) -> Sequence[Sequence[int]]:
+        assert self._speculation is not None
+        # The last token that a request may have is never computed.
+        return self._speculation.propose(sequences, room, lambda key: self._generations[key].room - 1)
 
     def _compute(self, works: list[Work]) -> bool:
         """One forward pass, and a token for each sequence that is ready for one. Returns False when there was none."""
@@ -157,19 +171,20 @@ class EngineLoop:
                 Chunk(
                     work.sequence.slot,
                     work.start,
-                    work.sequence.tokens[work.start : work.start + work.count],
-                    work.samples,
+                    [*work.sequence.tokens[work.start : work.start + work.count], *work.draft],
+                    work.samples + len(work.draft),
                 )
                 for work in works
             ]
         )
+        slots = [work.sequence.slot for work in works]
         # The GPU computes now, and this thread has time for what the last pass brought.
         self._tell()
         self._send()
         if code == DECODED:
             self._scheduler.computed(Step(works))
             self._drop_stopped()
-            self._sample(works)
+            self._sample(works, slots)
             if not self._overlap:
                 self._tell()
                 self._drop_stopped()
@@ -195,32 +210,65 @@ class EngineLoop:
         # Where the first half is not computed after all, the next step brings the second again.
         return self._compute(works[:middle]) and self._compute(works[middle:])
 
-    def _sample(self, works: list[Work]) -> None:
-        # A sequence that was found to have stopped while this pass ran had a row in it all the same.
-        keys = [work.sequence.key for work in works if work.samples]
-        if not keys:
+    def _sample(self, works: list[Work], slots: list[int]) -> None:
+        """Draw the next token of each sequence, and one more as long as what is drawn is what the step had guessed."""
+        sampling = [work for work in works if work.samples]
+        if not sampling:
             return
-        logits = self._context.logits(len(keys))
-        if rows := [row for row, key in enumerate(keys) if key not in self._generations]:
-            logits = np.delete(logits, rows, axis=0)
-            keys = [key for key in keys if key in self._generations]
-        generations = [self._generations[key] for key in keys]
-        tokens = self._sampler.sample(logits, [generation.sampler for generation in generations])
+        rows = list(itertools.accumulate((1 + len(work.draft) for work in sampling), initial=0))
+        logits = self._context.logits(rows.pop())
         broken: list[int] = []
-        for key, generation, token in zip(keys, generations, tokens, strict=True):
+        accepted = dict.fromkeys((id(work) for work in works), 0)
+        # A sequence that was found to have stopped while this pass ran had a row in it all the same.
+        going_on = [pair for pair in zip(sampling, rows, strict=True) if pair[0].sequence.key in self._generations]
+        for work, _ in going_on:
+            key = work.sequence.key
+            self._untold.append((key, self._generations[key], self._scheduler.cached(key)))
+        while going_on:
+            going_on = self._draw(going_on, logits, accepted, broken)
+        self._withdraw(works, slots, accepted)
+        if broken:
+            self._untold = [untold for untold in self._untold if untold[0] not in broken]
+            self._fail(broken, "the model computed values that are not numbers")
+
+    def _draw(
+        self,
+        works: list[tuple[Work, int]],
+        logits: NDArray[np.float32],
+        accepted: dict[int, int],
+        broken: list[int],
+    ) -> list[tuple[Work, int]]:
+        """Draw a token for each work, from the row of logits with it. Returns those that have another, and its row."""
+        chosen = logits if len(works) == len(logits) else logits[[row for _, row in works]]
+        generations = [self._generations[work.sequence.key] for work, _ in works]
+        tokens = self._sampler.sample(chosen, [generation.sampler for generation in generations])
+        going_on: list[tuple[Work, int]] = []
+        drawn = len(tokens) - tokens.count(None)
+        self._completion_tokens += drawn
+        self.throughput.count(drawn)
+        for (work, row), generation, token in zip(works, generations, tokens, strict=True):
+            key, done = work.sequence.key, accepted[id(work)]
             if token is None:
                 broken.append(key)
                 continue
             generation.take(token)
-            self._untold.append((key, generation, self._scheduler.cached(key)))
-            if generation.finish_reason is None:
-                self._scheduler.append(key, token)
-            else:
+            guessed = done < len(work.draft) and work.draft[done] == token
+            accepted[id(work)] += guessed
+            if generation.finish_reason is not None:
                 self._drop(key)
-        self._completion_tokens += len(keys) - len(broken)
-        self.throughput.count(len(keys) - len(broken))
-        if broken:
-            self._fail(broken, "the model computed values that are not numbers")
+                continue
+            self._scheduler.append(key, token, guessed)
+            if guessed:
+                going_on.append((work, row + 1))
+        return going_on
+
+    def _withdraw(self, works: list[Work], slots: list[int], accepted: dict[int, int]) -> None:
+        """Remove the cells of guesses that did not come, at once: the sequences may be somebody else's soon."""
+        for work, slot in zip(works, slots, strict=True):
+            if work.draft:
+                assert self._speculation is not None
+                self._speculation.judge(work, accepted[id(work)])
+                self._context.change([Remove(slot, work.start + work.count + accepted[id(work)])])
 
     def _tell(self) -> None:
         """Make text of the tokens that were taken, and find the stop strings in it."""
@@ -279,4 +327,6 @@ class EngineLoop:
             cached_tokens=self._scheduler.tokens_cached,
             prompt_tokens=self._prompt_tokens,
             completion_tokens=self._completion_tokens,
+            drafted_tokens=self._speculation.drafted if self._speculation is not None else 0,
+            accepted_tokens=self._speculation.accepted if self._speculation is not None else 0,
         )

@@ -130,14 +130,15 @@ class Chunk(Struct, frozen=True):
     slot: int
     start: int
     tokens: Sequence[int]
-    wants_logits: bool
-    """Whether the logits after the last token are needed."""
+    rows: int
+    """After how many of its tokens, the last ones, the logits are needed."""
 
 
 class Context:
     """A KV cache for `kv_sequences` over some weights, and the forward pass. Belongs to one thread.
 
-    `split` gives every sequence an equal part of the cells for itself; else all share all of them.
+    `split` gives every sequence an equal part of the cells for itself; else all share all of them. A pass gives a row
+    of logits for each sequence, and `draft_rows` more.
     """
 
     def __init__(
@@ -152,6 +153,7 @@ class Context:
         cache_types: tuple[CacheType, CacheType] = ("f16", "f16"),
         flash_attention: Literal["auto", "on", "off"] = "auto",
         adapters: Adapters | None = None,
+        draft_rows: int = 0,
     ) -> None:
         self._adapters = adapters
         self._adapter = NO_ADAPTER
@@ -161,7 +163,7 @@ class Context:
         params.n_batch = params.n_ubatch = token_budget
         params.n_seq_max = self._streams.count if self._streams is not None else kv_sequences
         # One row of logits per sequence: the default keeps room for a row per token, 300 MB with a large vocabulary.
-        params.n_outputs_max = params.n_seq_max
+        params.n_outputs_max = params.n_seq_max + draft_rows
         self._thread_choice = threads
         self._threads = params.n_threads = params.n_threads_batch = threads.threads(1)
         params.flash_attn_type = flash_attention_type(flash_attention)
@@ -232,7 +234,7 @@ class Context:
             tokens += chunk.tokens
             positions += range(chunk.start, chunk.start + len(chunk.tokens))
             slots += [self.rank(chunk.slot)] * len(chunk.tokens)
-            self._wants_logits[len(tokens) - 1] = chunk.wants_logits
+            self._wants_logits[len(tokens) - chunk.rows : len(tokens)] = 1
         count = len(tokens)
         self._token[:count] = tokens
         self._position[:count] = positions
@@ -248,7 +250,7 @@ class Context:
         return code
 
     def logits(self, rows: int) -> NDArray[np.float32]:
-        """Logits after the last `decode`, shape (rows, vocabulary): a row per chunk that wanted them, in their order.
+        """Logits after the last `decode`, shape (rows, vocabulary): the rows that the chunks wanted, in their order.
 
         A view of llama.cpp's buffer: valid, and writable, until the next `decode`.
         """

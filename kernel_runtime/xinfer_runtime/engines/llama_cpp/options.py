@@ -42,6 +42,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Parts of the model for each GPU; without any, in proportion to the memory that is free."""
     pooling: Literal["mean", "cls", "last", "rank"] | None = None
     """How an embedding model makes one vector of those of a text's tokens; None as its file says."""
+    speculation: Literal["off", "prompt-lookup"] = "off"
+    """Whether tokens are guessed and computed along with those that came; see `speculation`."""
+    draft_tokens: int = 8
+    """Tokens guessed for one sequence in one step at most."""
     exact_resume_tokens: int = 256
     """A resumed request with at most so many tokens is recomputed as it was computed at first, one token a step, which
     continues a greedy or seeded text exactly when nothing else runs. Longer ones are computed like a prompt: much
@@ -54,7 +58,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             options = msgspec.convert(spec.engine_options, cls)
         except msgspec.ValidationError as error:
             raise InvalidRequest(f"engine_options for llama.cpp: {error}", param="engine_options") from error
-        for name in ("threads", "kv_cells", "token_budget"):
+        for name in ("threads", "kv_cells", "token_budget", "draft_tokens"):
             value = getattr(options, name)
             if value is not None and value < 1:
                 raise InvalidRequest(f"engine_options: {name} must be at least 1, not {value}", param="engine_options")

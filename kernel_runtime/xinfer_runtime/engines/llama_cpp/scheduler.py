@@ -10,6 +10,7 @@ cells. Then cached cells that nobody needs are freed, and when there are none, t
 waits, first in the line, to be computed again.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from msgspec import Struct
@@ -32,7 +33,7 @@ class Limits:
     than `least_shared` tokens is computed again. With `whole_chunks` a step has at most one part of a prompt, of the
     oldest; others are in it as a whole or not at all. With `patience` prompts wait for each other: for as many steps as
     sequences decode, divided by it, or until they fill half of a step. While some decode and few prompts wait, a step
-    has no more tokens than the `calm_budget`.
+    has no more tokens than the `calm_budget`. A step has `drafts` guessed tokens at most.
     """
 
     cells: int
@@ -44,6 +45,7 @@ class Limits:
     whole_chunks: bool = False
     patience: int = 0
     calm_budget: int | None = None
+    drafts: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.slots <= self.token_budget or self.cells < 1:
@@ -93,16 +95,28 @@ class TokenSequence:
 
 
 class Work(Struct, frozen=True):
-    """Compute `count` tokens of `sequence` from index `start`; `samples` when that reaches its last token."""
+    """Compute `count` tokens of `sequence` from index `start`; `samples` when that reaches its last token.
+
+    The tokens of `draft` are computed after them, in case they come. Their cells are the caller's to remove.
+    """
 
     sequence: TokenSequence
     start: int
     count: int
     samples: bool
+    draft: Sequence[int] = ()
 
     @property
     def adapter(self) -> str:
         return self.sequence.adapter
+
+    @property
+    def length(self) -> int:
+        return self.count + len(self.draft)
+
+
+Propose = Callable[[Sequence[TokenSequence], int], Sequence[Sequence[int]]]
+"""Guesses for each of some sequences how it goes on, with so many tokens in all at most."""
 
 
 @dataclass
@@ -174,9 +188,11 @@ class Scheduler:
         """Tokens of a sequence that did not have to be computed when it was first admitted."""
         return self._known[key].cached or 0
 
-    def append(self, key: int, token: int) -> None:
-        """A token was sampled for a running sequence."""
-        self._known[key].tokens.append(token)
+    def append(self, key: int, token: int, computed: bool = False) -> None:
+        """A token was sampled for a running sequence; `computed` if the step had guessed it."""
+        sequence = self._known[key]
+        sequence.tokens.append(token)
+        sequence.computed += computed
 
     def remove(self, key: int) -> None:
         """The sequence has ended. Its slot is free at once; unknown keys are ignored."""
@@ -186,15 +202,17 @@ class Scheduler:
         """The sequence has failed: what was computed for it is used for nobody else."""
         self._end(key, trusted=False)
 
-    def plan(self) -> Step:
+    def plan(self, propose: Propose | None = None) -> Step:
         """The next step; empty when there is nothing to do."""
         while self.cells_used > self._limits.cells:
             self._preempt()
         self._admit()
-        self._cache.evict(self.cells_used + self.cells_cached - self._limits.cells)
-        step = Step(operations=self._cache.operations())
         # A sequence that only lacks its last token decodes; it costs one token, and must never wait for a prompt.
         decoding = [sequence for sequence in self._running if sequence.uncomputed == 1]
+        drafts = self._drafts(decoding, propose) if propose is not None else {}
+        guessed = sum(map(len, drafts.values()))
+        self._cache.evict(self.cells_used + self.cells_cached + guessed - self._limits.cells)
+        step = Step(operations=self._cache.operations())
         room = self._budget(len(decoding)) - len(decoding)
         first = True
         held_back = self._hold_back(len(decoding))
@@ -209,7 +227,8 @@ class Scheduler:
                 room -= count
                 first = False
             if count > 0:
-                step.work.append(Work(sequence, sequence.computed, count, samples=count == sequence.uncomputed))
+                samples = count == sequence.uncomputed
+                step.work.append(Work(sequence, sequence.computed, count, samples, drafts.get(sequence.key, ())))
         return step
 
     def computed(self, step: Step) -> None:
@@ -243,6 +262,15 @@ class Scheduler:
         if calm is None or not decoding or prompts > max(_FEW_PROMPTS, decoding // 4):
             return self._limits.token_budget
         return min(max(calm, decoding + calm // 2), self._limits.token_budget)
+
+    def _drafts(self, decoding: Sequence[TokenSequence], propose: Propose) -> dict[int, Sequence[int]]:
+        """What is guessed for whom. Nothing while there is a prompt to be computed, which fills the step."""
+        if not decoding or len(decoding) < len(self._running):
+            return {}
+        free = self._limits.cells - self.cells_used
+        room = min(self._limits.drafts, self._limits.token_budget - len(decoding), free)
+        drafts = propose(decoding, room)
+        return {sequence.key: draft for sequence, draft in zip(decoding, drafts, strict=True) if draft}
 
     def _hold_back(self, decoding: int) -> bool:
         """Whether prompts shall wait for more of them to come."""

@@ -43,6 +43,9 @@ WORTH_COPYING = 16
 _RETAINED_SEQUENCES = 8, 64
 """So many ended requests can be kept, at least and at most. llama.cpp keeps room for a row of logits for each."""
 
+DRAFT_ROWS = 64
+"""Guessed tokens in one pass at most, with speculation. llama.cpp keeps room for a row of logits for each."""
+
 MOST_KV_SEQUENCES = 256
 """llama.cpp knows no more in one context."""
 
