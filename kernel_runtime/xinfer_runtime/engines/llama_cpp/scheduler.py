@@ -256,10 +256,10 @@ class Scheduler:
         return True
 
     def _budget(self, decoding: int) -> int:
-        """Tokens in the next step: many while more prompts wait than one for every four sequences that decode."""
+        """Tokens in the next step: many while nobody decodes, or more than a few prompts wait."""
         calm = self._limits.calm_budget
         prompts = len(self._running) - decoding + len(self._waiting)
-        if calm is None or not decoding or prompts > max(_FEW_PROMPTS, decoding // 4):
+        if calm is None or not decoding or prompts > _FEW_PROMPTS:
             return self._limits.token_budget
         return min(max(calm, decoding + calm // 2), self._limits.token_budget)
 
