@@ -189,9 +189,6 @@ def test_every_field_of_the_payload_at_its_default_is_harmless(client: Client) -
     ("field", "value"),
     [
         ("request_limits", 3),
-        ("worker_ip", "10.0.0.1"),
-        ("gpu_idx", 0),
-        ("replica_config", [{"devices": [{"worker_ip": "10.0.0.1:1"}]}]),
         ("n_worker", 2),
         ("enable_thinking", True),
         ("enable_virtual_env", True),
@@ -204,6 +201,21 @@ def test_every_field_of_the_payload_at_its_default_is_harmless(client: Client) -
 def test_what_cannot_be_honoured_is_refused_by_name(client: Client, field: str, value: Any) -> None:
     with pytest.raises(RuntimeError, match=f"Failed to launch model, detail: `{field}`"):
         client.launch_model("xinfer-demo", model_uid="xi-refused", **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("wish", "said"),
+    [
+        ({"worker_ip": "10.0.0.1"}, "it is not 10.0.0.1"),
+        ({"replica_config": [{"devices": [{"worker_ip": "10.0.0.1:1"}]}]}, "it is not 10.0.0.1:1"),
+        ({"gpu_idx": 63}, "needs .* of GPU 63"),
+    ],
+)
+def test_a_place_that_does_not_exist_is_refused_with_the_reason(
+    client: Client, wish: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(RuntimeError, match=f"Failed to launch model, detail: .*{said}"):
+        client.launch_model("xinfer-demo", model_uid="xi-refused", **wish)
 
 
 def test_a_custom_model_is_registered_launched_by_name_and_unregistered(client: Client, xinfer_server: Any) -> None:
