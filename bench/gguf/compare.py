@@ -63,7 +63,7 @@ def measure(options: argparse.Namespace, model: Path, rows: Rows, repeat: int) -
                 by_slots[slots].append(load)
         for slots, own in by_slots.items():
             label = f"{name}, {slots} slots" if name == "llama-server" else name
-            setting = Setting(model, options.threads, options.context, slots, options.gpu)
+            setting = Setting(model, options.threads, options.context, slots, options.gpu, options.launch)
             with failures_shown(label), start(setting) as endpoint:
                 peers.warm_up(endpoint)
                 for load in own:
@@ -81,7 +81,7 @@ def measure(options: argparse.Namespace, model: Path, rows: Rows, repeat: int) -
 
 def measure_conversations(options: argparse.Namespace, model: Path, rows: Rows, repeat: int) -> None:
     streams = options.conversations
-    setting = Setting(model, options.threads, 2048, streams, options.gpu)
+    setting = Setting(model, options.threads, 2048, streams, options.gpu, options.launch)
     for name, start in servers(options).items():
         with failures_shown(name), start(setting) as endpoint:
             peers.warm_up(endpoint)
@@ -167,6 +167,7 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=512)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--launch", default="{}", help="JSON with fields that a launch of ours is given besides")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--pause", type=float, default=1.0, help="seconds between runs")
     parser.add_argument("--llama-server", type=Path)

@@ -32,6 +32,8 @@ class Setting:
     context: int
     slots: int
     gpu: bool
+    launch: str = "{}"
+    """JSON with what a launch of ours is given besides."""
 
 
 def free_port() -> int:
@@ -98,6 +100,7 @@ def ours(setting: Setting) -> Iterator[Endpoint]:
                 "context_length": setting.context,
                 "max_sequences": setting.slots,
                 "n_gpu": "auto" if setting.gpu else None,
+                **json.loads(setting.launch),
             }
             request(port, "/v1/models", launch, **headers)
             yield Endpoint(port, "bench", headers, {"ignore_eos": True})
