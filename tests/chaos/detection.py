@@ -1,8 +1,9 @@
-"""How soon a gateway knows that a replica is gone: killed, silent, or on a node that is cut off.
+"""How soon a gateway knows that a replica is gone, and how soon a site that was killed works again.
 
     python -m tests.chaos.detection
 
-This process does what a Jupyter server does: it keeps the watch of the controller's table and a link to each replica.
+For the first, this process does what a Jupyter server does: it keeps the watch of the controller's table and a link to
+each replica.
 """
 
 import asyncio
@@ -17,7 +18,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
-from tests.chaos.site import MODEL, Site
+from tests.chaos.processes import Program
+from tests.chaos.site import MODEL, Site, until
 
 from xinfer_runtime.cluster.authority import find_credentials
 from xinfer_runtime.cluster.session import ClusterSession
@@ -97,9 +99,33 @@ async def measure(folder: Path) -> dict[str, list[float]]:
                 site, lambda: watch.link_lost("two", lambda _replica: machine.cut()), machine.mend
             )
         await session.close()
+        found["supervisor back, until it takes changes"] = await _repeat(site, lambda: _back(site, []))
+        found["supervisor and nodes back, until there is an answer"] = await _repeat(
+            site, lambda: _back(site, list(site.nodes.values()))
+        )
     finally:
         assert not await site.close()
     return found
+
+
+async def _back(site: Site, nodes: list[Program]) -> float:
+    """Seconds from the start of the killed programs until they are of use."""
+    for program in (site.supervisor, *nodes):
+        program.kill()
+    await asyncio.sleep(2)
+    for program in (site.supervisor, *nodes):
+        program.start()
+    started = time.monotonic()
+    client = site.gateways[0].client
+    question = {"model": MODEL, "messages": [{"role": "user", "content": "What is 2 + 3?"}], "temperature": 0}
+
+    async def useful() -> bool:
+        if nodes:
+            return (await client.post("v1/chat/completions", json=question)).status_code == 200
+        return (await client.post("xinfer/drain", json={"node": "one", "undo": True})).status_code == 200
+
+    await until(useful, "the site works again")
+    return time.monotonic() - started
 
 
 async def _stopped(watch: Watch) -> float:

@@ -70,6 +70,18 @@ async def kill_supervisor(site: Site, rng: random.Random) -> str:
     return f"kill -9 of the supervisor, away for {seconds:.0f} s"
 
 
+async def kill_supervisor_twice(site: Site, rng: random.Random) -> str:
+    """The second time while the nodes join again, at whatever stage."""
+    site.supervisor.kill()
+    site.supervisor.start()
+    seconds = rng.uniform(1.0, 5.0)
+    await asyncio.sleep(seconds)
+    site.supervisor.kill()
+    await asyncio.sleep(RESTART_AFTER)
+    site.supervisor.start()
+    return f"kill -9 of the supervisor, and {seconds:.1f} s after its return again"
+
+
 async def kill_gateway(site: Site, rng: random.Random) -> str:
     gateway = rng.choice(site.gateways)
     gateway.up, gateway.killed_at = False, time.monotonic()
@@ -168,6 +180,7 @@ FAULTS = (
     Fault("worker killed", kill_worker),
     Fault("node killed", kill_node),
     Fault("supervisor killed", kill_supervisor),
+    Fault("supervisor killed twice", kill_supervisor_twice),
     Fault("Jupyter server killed", kill_gateway),
     Fault("node cut off", cut_node_off, _needs_cables),
     Fault("disk full", fill_disk, _needs_root),

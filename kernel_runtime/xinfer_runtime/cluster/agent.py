@@ -96,14 +96,17 @@ class NodeAgent(WorkerPlugin):
         # Heartbeats carry no more than a number: Dask's dashboard shows metrics to whoever asks.
         self._last = {"boot": "", "seq": 0}
         worker.metrics[METRIC] = lambda _worker: dict(self._last)
+        self._ended = False
         self._reporter = asyncio.create_task(self._report_forever())
 
     async def teardown(self, worker: "Worker") -> None:
         """Streams in flight get a moment to finish; then nothing is left, but for what outlasts the worker."""
         if self._own is not None:
             await self._own.close(SHUTDOWN_DRAIN)
+        # Dask turns the cancellation of a call on a lost connection into an error: that alone would not end the loop.
+        self._ended = True
         self._reporter.cancel()
-        await asyncio.gather(self._reporter, return_exceptions=True)
+        await asyncio.wait([self._reporter], timeout=_RPC_TIMEOUT)
         if self._lease is not None:
             await self._lease.release()
         for name in ("xinfer_sync", "xinfer_inspect"):
@@ -123,7 +126,7 @@ class NodeAgent(WorkerPlugin):
     async def _report_forever(self) -> None:
         """Report each change, and now and then without one; until it is taken, for the controller may come later."""
         version = -1
-        while True:
+        while not self._ended:
             try:
                 found, report = await self._host.next_report(version, _REPORT_EVERY)
             except Exception as error:  # Dask raises whatever the nanny raised

@@ -12,7 +12,7 @@ from pathlib import Path
 import dask
 from distributed import Nanny
 from distributed.comm.addressing import get_local_address_for
-from distributed.core import rpc
+from distributed.core import Status, rpc
 
 from xinfer_runtime.cluster.agent import HOSTED, SHUTDOWN_DRAIN
 from xinfer_runtime.cluster.credentials import TlsCredentials
@@ -26,6 +26,8 @@ logger = logging.getLogger("xinfer.node")
 _FIRST_DELAY = 0.5
 _LONGEST_DELAY = 2.0
 _CONNECT_SECONDS = 3.0
+_CLOSING_LIMIT = 10.0
+_CLOSING_POLL = 1.0
 
 
 async def serve_node(
@@ -91,7 +93,7 @@ async def _one_membership(
     try:
         await nanny
         logger.info("joined the cluster at %s as %s", scheduler, nanny.worker_address)
-        finished = asyncio.ensure_future(nanny.finished())
+        finished = asyncio.ensure_future(_left(nanny))
         stopped = asyncio.ensure_future(stop.wait())
         await asyncio.wait((finished, stopped), return_when=asyncio.FIRST_COMPLETED)
         for task in (finished, stopped):
@@ -103,6 +105,16 @@ async def _one_membership(
     if await _identity(scheduler, credentials) == identity:
         logger.info("the cluster has retired this node")
         stop.set()
+
+
+async def _left(nanny: Nanny) -> None:
+    """Return when the nanny has ended, or was about to for too long: what hangs in its worker is not waited for."""
+    finished = asyncio.ensure_future(nanny.finished())
+    closing = 0.0
+    while not finished.done() and closing < _CLOSING_LIMIT:
+        await asyncio.wait([finished], timeout=_CLOSING_POLL)
+        closing = closing + _CLOSING_POLL if nanny.status == Status.closing_gracefully else 0.0
+    finished.cancel()
 
 
 def _own_address(scheduler: str) -> str:
