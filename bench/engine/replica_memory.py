@@ -23,7 +23,7 @@ from xinfer_runtime.catalog.resolve import resolve
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.cluster.replica_process import ReplicaProcess
 from xinfer_runtime.cluster.replica_protocol import FailedLine, ListeningLine, ReadyLine, ReplicaConfig, ReplicaLine
-from xinfer_runtime.messages import EmbedRequest, GenerateRequest, LaunchRequest, ModelSpec, SamplingParams
+from xinfer_runtime.messages import EmbedRequest, GenerateRequest, LaunchRequest, ModelInfo, ModelSpec, SamplingParams
 from xinfer_runtime.routing.link import Link
 
 COMMAND = (sys.executable, "-m", "xinfer_runtime.cluster.replica_main")
@@ -59,6 +59,9 @@ class RunningReplica:
     async def ready(self) -> psutil.Process:
         await self._ready
         return psutil.Process((await self._listening).pid)
+
+    async def info(self) -> ModelInfo:
+        return (await self._ready).info
 
     async def link(self) -> Link:
         return await Link.connect((await self._listening).address, "secret", "m-0", self._credentials.client_context())

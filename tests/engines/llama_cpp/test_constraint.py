@@ -134,6 +134,7 @@ def test_a_text_that_must_come_may_come_in_any_tokens() -> None:
         (ConstraintKind.GRAMMAR, "start: missing", "missing"),
         (ConstraintKind.GRAMMAR, "nothing of the kind ][", "grammar"),
         (ConstraintKind.GRAMMAR, 'root ::= "a', "grammar"),
+        (ConstraintKind.GRAMMAR, "root ::= missing", "missing"),
         (ConstraintKind.GRAMMAR, "", "empty"),
         (ConstraintKind.GRAMMAR, "start: " + "x" * limits.MAX_GRAMMAR, "characters"),
     ],
