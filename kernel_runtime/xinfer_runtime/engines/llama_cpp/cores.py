@@ -2,14 +2,14 @@
 
 from xinfer_runtime.engines.llama_cpp.thread_choice import ThreadChoice
 
-_WEIGHTS_PER_THREAD = 16 << 20
+_WEIGHTS_PER_THREAD = 8 << 20
 
 _MANY = 8
 """Cores from which on a thread less computes hardly slower, and waits less for the core that it shares."""
 
 
 def threads_for(weight_bytes: int, cores: int) -> int:
-    """Threads for a model: one per 16 MiB of weights, at most one per core.
+    """Threads for a model: one per 8 MiB of weights, at most one per core.
 
     llama.cpp's threads meet at a barrier after every operation. With little work between barriers one thread is faster
     even on idle cores, and when something else wants a core, every barrier waits for the operating system: a tiny model
