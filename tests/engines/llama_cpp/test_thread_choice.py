@@ -2,6 +2,8 @@
 
 from collections import Counter
 
+import pytest
+
 from xinfer_runtime.engines.llama_cpp.thread_choice import ThreadChoice
 
 
@@ -51,11 +53,23 @@ def test_sizes_are_measured_apart() -> None:
 
 
 def test_a_launch_that_names_a_number_gets_it() -> None:
-    assert run(ThreadChoice(3, 3), {3: 1.0}, 10) == {3: 10}
+    choice = ThreadChoice(3, fixed=True)
+    assert run(choice, {3: 1.0}, 10) == run(choice, {3: 50.0}, 10) == {3: 10}
 
 
 def test_every_number_is_tried_again_and_again() -> None:
     choice = ThreadChoice(1, 15, 16)
     used = run(choice, {1: 1.0, 15: 0.3, 16: 0.4}, 500)
-    assert used[15] > 480
+    assert used[15] > 460
     assert min(used[1], used[16]) > 3
+
+
+@pytest.mark.parametrize("tokens", [1, 64])
+def test_crowded_cores_get_fewer_threads_until_they_are_free(tokens: int) -> None:
+    choice = ThreadChoice(4)
+    free = {4: 0.01, 2: 0.02, 1: 0.04}
+    assert run(choice, free, 100, tokens) == {4: 100}
+    crowded = {4: 0.5, 2: 0.2, 1: 0.08}
+    assert run(choice, crowded, 300, tokens)[1] > 280
+    assert run(choice, free, 1500, tokens)[4] > 600
+    assert run(choice, free, 100, tokens) == {4: 100}

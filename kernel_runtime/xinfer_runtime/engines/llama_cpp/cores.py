@@ -27,4 +27,4 @@ def choose_threads(weight_bytes: int, cores: int, fixed: int | None, on_gpu: boo
     """Among what numbers of threads passes choose; `fixed` is what the launch asks for."""
     few = fixed or threads_for(weight_bytes, cores)
     # On a GPU the threads have next to nothing to do.
-    return ThreadChoice(few, *(() if fixed or on_gpu else (cores, _without_one(cores))))
+    return ThreadChoice(few, fixed=True) if fixed or on_gpu else ThreadChoice(few, cores, _without_one(cores))

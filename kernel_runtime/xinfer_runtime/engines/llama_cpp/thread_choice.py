@@ -1,18 +1,24 @@
-"""How many CPU threads a forward pass gets: for large passes, what measured fastest. A state machine without I/O.
+"""How many CPU threads a forward pass gets: what measured fastest. A state machine without I/O.
 
 llama.cpp's threads meet at a barrier after every operation. On idle cores all of them are fastest; where something else
 wants a core, such as the server that sends the tokens, every barrier may wait for the operating system, and one thread
-less can be faster by far. Which it is changes with the load of the machine, so it is measured while it runs.
+less can be faster by far. Where something wants all cores, such as a training in the next notebook, a pass can take
+fifty times as long, and one thread alone is faster than all. Which it is changes with the load of the machine, so it is
+measured while it runs.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 _LARGE_PASS = 8
-"""Tokens from which on a pass may get another number of threads. Below, the number is fixed, since attention rounds
-differently with it: the same request alone gives the same text every time."""
+"""Tokens from which on a pass may get another number of threads. Below, the number is fixed as long as the cores are
+free, since attention rounds differently with it: the same request alone gives the same text every time."""
 
-_TRIAL_EVERY = 48
-"""Passes of a size after which the numbers of threads that are not in use are tried again."""
+_CROWDED = 8.0
+"""A pass that takes so many times as long as it can, on average, has to share its cores."""
+
+_TRIAL_COST = 40.0
+"""A number of threads that is not in use is tried again when so many times the time of its last pass has gone by."""
 
 _MEMORY = 0.25
 """Weight of the latest time in the average."""
@@ -21,49 +27,89 @@ _MEMORY = 0.25
 @dataclass
 class _Candidate:
     threads: int
-    seconds_per_token: float | None = None
+    seconds_per_token: float = 0.0
+    tried: float = -1.0
+    """When, on the clock of passes; before there were any if it was not."""
+    last: float = 0.0
+    """What its last pass took."""
 
-    def observe(self, seconds: float) -> None:
-        if self.seconds_per_token is None:
-            self.seconds_per_token = seconds
+    def observe(self, seconds: float, tokens: int, now: float, afresh: bool) -> None:
+        each = seconds / tokens
+        if self.tried < 0 or afresh:
+            self.seconds_per_token = each
         else:
             # A pass that waited for the operating system counts, but does not decide alone.
-            seconds = min(seconds, 4 * self.seconds_per_token)
-            self.seconds_per_token += _MEMORY * (seconds - self.seconds_per_token)
+            each = min(each, 4 * self.seconds_per_token)
+            self.seconds_per_token += _MEMORY * (each - self.seconds_per_token)
+        self.tried = now
+        self.last = seconds
+
+
+class _Size:
+    """Passes of about the same number of tokens: what their numbers of threads took."""
+
+    def __init__(self) -> None:
+        self.candidates: dict[int, _Candidate] = {}
+        self.quickest = float("inf")
+        self.used = 0
+
+    def of(self, threads: int) -> _Candidate:
+        return self.candidates.setdefault(threads, _Candidate(threads))
+
+    def crowded(self, usual: Iterable[int]) -> bool:
+        """Whether the usual numbers of threads take much longer than they can."""
+        taken = [each.seconds_per_token for each in map(self.of, usual) if each.tried >= 0]
+        return bool(taken) and min(taken) > _CROWDED * self.quickest
 
 
 class ThreadChoice:
-    """Chooses among `few` threads and `more`, for each size of passes (powers of two) on its own."""
+    """Chooses among `few` threads and `more`, for each size of passes (powers of two) on its own; of crowded cores it
+    uses fewer. `fixed` never does."""
 
-    def __init__(self, few: int, *more: int) -> None:
+    def __init__(self, few: int, *more: int, fixed: bool = False) -> None:
         self._few = few
         self._numbers = sorted({few, *more}, reverse=True)
-        self._candidates: dict[int, list[_Candidate]] = {}
-        self._passes: dict[int, int] = {}
+        self._fixed = fixed
+        self._sizes: dict[int, _Size] = {}
+        self._clock = 0.0
 
     def threads(self, tokens: int) -> int:
         """For the next pass, over so many tokens."""
-        if tokens < _LARGE_PASS or len(self._numbers) == 1:
+        if self._fixed:
             return self._few
-        candidates = self._of(tokens)
-        for candidate in candidates:
-            if candidate.seconds_per_token is None:
-                return candidate.threads
-        best = min(candidates, key=lambda each: each.seconds_per_token or 0.0)
-        trial, rest = divmod(self._passes[tokens.bit_length()], _TRIAL_EVERY)
-        if rest == 0:
-            others = [each.threads for each in candidates if each is not best]
-            return others[trial % len(others)]
+        size = self._size(tokens)
+        numbers = self._usual(tokens)
+        if size.crowded(numbers):
+            numbers = sorted({*numbers, *_halves(max(numbers))}, reverse=True)
+        if len(numbers) == 1:
+            return numbers[0]
+        candidates = [size.of(number) for number in numbers]
+        if (untried := next((each for each in candidates if each.tried < 0), None)) is not None:
+            return untried.threads
+        best = min(candidates, key=lambda each: each.seconds_per_token)
+        for each in candidates:
+            if each is not best and self._clock - each.tried > _TRIAL_COST * each.last:
+                return each.threads
         return best.threads
 
     def observe(self, tokens: int, threads: int, seconds: float) -> None:
         """A pass over so many tokens took so long."""
-        if tokens < _LARGE_PASS:
+        if self._fixed:
             return
-        self._passes[tokens.bit_length()] = self._passes.get(tokens.bit_length(), 0) + 1
-        for candidate in self._of(tokens):
-            if candidate.threads == threads:
-                candidate.observe(seconds / tokens)
+        self._clock += seconds
+        size = self._size(tokens)
+        size.of(threads).observe(seconds, tokens, self._clock, afresh=threads != size.used)
+        size.used = threads
+        size.quickest = min(size.quickest, size.of(threads).seconds_per_token)
 
-    def _of(self, tokens: int) -> list[_Candidate]:
-        return self._candidates.setdefault(tokens.bit_length(), [_Candidate(number) for number in self._numbers])
+    def _usual(self, tokens: int) -> list[int]:
+        return self._numbers if tokens >= _LARGE_PASS else [self._few]
+
+    def _size(self, tokens: int) -> _Size:
+        return self._sizes.setdefault(tokens.bit_length(), _Size())
+
+
+def _halves(number: int) -> Iterator[int]:
+    while number > 1:
+        number //= 2
+        yield number
