@@ -7,12 +7,15 @@ import pytest
 from xinfer_runtime.engines.llama_cpp.thread_choice import ThreadChoice
 
 
-def run(choice: ThreadChoice, seconds: dict[int, float], passes: int, tokens: int = 64) -> Counter[int]:
-    """Passes that take so long with so many threads. Returns how many had how many threads."""
+def run(
+    choice: ThreadChoice, seconds: dict[int, float], passes: int, tokens: int = 64, got: float = 1.0
+) -> Counter[int]:
+    """Passes that take so long with so many threads, which have a core for this part of the time. Returns how many had
+    how many threads."""
     used: Counter[int] = Counter()
     for _ in range(passes):
         threads = choice.threads(tokens)
-        choice.observe(tokens, threads, seconds[threads])
+        choice.observe(tokens, threads, seconds[threads], got * threads * seconds[threads])
         used[threads] += 1
     return used
 
@@ -42,7 +45,7 @@ def test_the_choice_follows_the_load_of_the_machine() -> None:
 def test_one_pass_that_had_to_wait_does_not_decide() -> None:
     choice = ThreadChoice(1, 4)
     run(choice, {1: 1.0, 4: 0.3}, 20)
-    choice.observe(64, 4, 100.0)
+    choice.observe(64, 4, 100.0, 10.0)
     assert run(choice, {1: 1.0, 4: 0.3}, 40)[4] > 35
 
 
@@ -70,6 +73,6 @@ def test_crowded_cores_get_fewer_threads_until_they_are_free(tokens: int) -> Non
     free = {4: 0.01, 2: 0.02, 1: 0.04}
     assert run(choice, free, 100, tokens) == {4: 100}
     crowded = {4: 0.5, 2: 0.2, 1: 0.08}
-    assert run(choice, crowded, 300, tokens)[1] > 280
+    assert run(choice, crowded, 300, tokens, got=0.5)[1] > 280
     assert run(choice, free, 1500, tokens)[4] > 600
     assert run(choice, free, 100, tokens) == {4: 100}

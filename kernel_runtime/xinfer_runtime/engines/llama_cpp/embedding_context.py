@@ -103,9 +103,9 @@ class EmbeddingContext:
         self._sequence[:count] = np.repeat(np.arange(len(inputs), dtype=np.int32), lengths)
         self._batch.n_tokens = count
         self._set_threads(count)
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         code = self._run()
-        self._observe(count, time.perf_counter() - started)
+        self._observe(count, time.perf_counter() - started, time.process_time() - cpu)
         if code != 0:
             raise EngineError(f"llama.cpp could not compute a batch (code {code})")
         vectors = np.empty((len(inputs), self.dimensions), dtype=np.float32)
@@ -133,10 +133,11 @@ class EmbeddingContext:
             llama_cpp.llama_set_n_threads(self._handle, threads, threads)
             self._threads = threads
 
-    def _observe(self, tokens: int, seconds: float) -> None:
+    def _observe(self, tokens: int, seconds: float, cpu_seconds: float) -> None:
         if tokens >= _SMALL_PASS:
             budget = self._size.token_budget
-            self._thread_choice.observe(budget, self._threads, seconds * budget / tokens)
+            scale = budget / tokens
+            self._thread_choice.observe(budget, self._threads, seconds * scale, cpu_seconds * scale)
 
     def free(self) -> None:
         llama_cpp.llama_free(self._handle)

@@ -244,9 +244,9 @@ class Context:
         if threads != self._threads:
             llama_cpp.llama_set_n_threads(self._handle, threads, threads)
             self._threads = threads
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         code = int(llama_cpp.llama_decode(self._handle, self._batch))
-        self._thread_choice.observe(count, threads, time.perf_counter() - started)
+        self._thread_choice.observe(count, threads, time.perf_counter() - started, time.process_time() - cpu)
         return code
 
     def logits(self, rows: int) -> NDArray[np.float32]:

@@ -14,8 +14,9 @@ _LARGE_PASS = 8
 """Tokens from which on a pass may get another number of threads. Below, the number is fixed as long as the cores are
 free, since attention rounds differently with it: the same request alone gives the same text every time."""
 
-_CROWDED = 8.0
-"""A pass that takes so many times as long as it can, on average, has to share its cores."""
+_CROWDED = 0.75
+"""Threads that got less than this part of the time had to share their cores. They wait for each other in circles, so
+that on cores of their own they get nearly all of it."""
 
 _TRIAL_COST = 40.0
 """A number of threads that is not in use is tried again when so many times the time of its last pass has gone by."""
@@ -32,15 +33,19 @@ class _Candidate:
     """When, on the clock of passes; before there were any if it was not."""
     last: float = 0.0
     """What its last pass took."""
+    got: float = 1.0
+    """The part of that time, on average, for which its threads had a core."""
 
-    def observe(self, seconds: float, tokens: int, now: float, afresh: bool) -> None:
+    def observe(self, seconds: float, cpu_seconds: float, tokens: int, now: float, afresh: bool) -> None:
         each = seconds / tokens
+        got = cpu_seconds / (seconds * self.threads) if seconds > 0 else 1.0
         if self.tried < 0 or afresh:
-            self.seconds_per_token = each
+            self.seconds_per_token, self.got = each, got
         else:
             # A pass that waited for the operating system counts, but does not decide alone.
             each = min(each, 4 * self.seconds_per_token)
             self.seconds_per_token += _MEMORY * (each - self.seconds_per_token)
+            self.got += _MEMORY * (got - self.got)
         self.tried = now
         self.last = seconds
 
@@ -50,16 +55,15 @@ class _Size:
 
     def __init__(self) -> None:
         self.candidates: dict[int, _Candidate] = {}
-        self.quickest = float("inf")
         self.used = 0
 
     def of(self, threads: int) -> _Candidate:
         return self.candidates.setdefault(threads, _Candidate(threads))
 
     def crowded(self, usual: Iterable[int]) -> bool:
-        """Whether the usual numbers of threads take much longer than they can."""
-        taken = [each.seconds_per_token for each in map(self.of, usual) if each.tried >= 0]
-        return bool(taken) and min(taken) > _CROWDED * self.quickest
+        """Whether none of the usual numbers of threads gets the cores that it needs."""
+        tried = [each for each in map(self.of, usual) if each.tried >= 0]
+        return bool(tried) and max(each.got for each in tried) < _CROWDED
 
 
 class ThreadChoice:
@@ -92,15 +96,14 @@ class ThreadChoice:
                 return each.threads
         return best.threads
 
-    def observe(self, tokens: int, threads: int, seconds: float) -> None:
-        """A pass over so many tokens took so long."""
+    def observe(self, tokens: int, threads: int, seconds: float, cpu_seconds: float) -> None:
+        """A pass over so many tokens took so long, and so much time of all cores together."""
         if self._fixed:
             return
         self._clock += seconds
         size = self._size(tokens)
-        size.of(threads).observe(seconds, tokens, self._clock, afresh=threads != size.used)
+        size.of(threads).observe(seconds, cpu_seconds, tokens, self._clock, afresh=threads != size.used)
         size.used = threads
-        size.quickest = min(size.quickest, size.of(threads).seconds_per_token)
 
     def _usual(self, tokens: int) -> list[int]:
         return self._numbers if tokens >= _LARGE_PASS else [self._few]
