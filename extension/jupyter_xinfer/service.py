@@ -27,6 +27,7 @@ from jupyter_xinfer.demand_meter import DemandMeter
 from jupyter_xinfer.images.fetch import Fetcher
 from jupyter_xinfer.images.image_parts import image_places, images_for
 from jupyter_xinfer.load_metrics import ModelLoad
+from jupyter_xinfer.load_teller import tell_load
 from jupyter_xinfer.metrics import Metrics
 from jupyter_xinfer.protocol.adapter_names import uid_of, with_adapter
 from jupyter_xinfer.protocol.chat_messages import NO_IMAGES, Images, Message
@@ -116,7 +117,7 @@ class Service:
         self.registrations = Registrations(config.home / "registrations", log)
         self.requests = RunningRequests()
         self._demand = DemandMeter()
-        self._demand_task: asyncio.Task[None] | None = None
+        self._tellers: list[asyncio.Task[None]] = []
         self.cluster = ClusterAccess(config.home, config.scheduler, config.credentials, self._cluster_changed, log)
         self.cluster.on_session(self._use_session)
         self._waking = Waking(lambda: self.cluster.session, self._demand, config.launch_timeout)
@@ -377,9 +378,9 @@ class Service:
     async def stop(self) -> None:
         """Refuse new work, then end the router, the session and the local cluster."""
         self._stopping = True
-        if self._demand_task is not None:
-            self._demand_task.cancel()
-            await asyncio.gather(self._demand_task, return_exceptions=True)
+        for task in self._tellers:
+            task.cancel()
+        await asyncio.gather(*self._tellers, return_exceptions=True)
         if self._router is not None:
             await self._router.close()
             self._router = None
@@ -409,8 +410,11 @@ class Service:
             self._router.follow(session)
         else:
             self._router = Router(session, watch=self.metrics.routing)
-        if self._demand_task is None:
-            self._demand_task = asyncio.create_task(self._demand.tell(lambda: self.cluster.session))
+        if not self._tellers:
+            self._tellers = [
+                asyncio.create_task(self._demand.tell(lambda: self.cluster.session)),
+                asyncio.create_task(tell_load(lambda: (self.cluster.session, self._router))),
+            ]
         session.subscribe(self._model_changed)
         for uid in list(session.models):
             self._model_changed(uid)

@@ -5,6 +5,7 @@ The screenshots that the README and the docs show are taken here, when `XINFER_S
 
 import json
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -100,20 +101,20 @@ def set_theme(page: Page, theme: str) -> None:
     expect(page.locator(f'body[data-jp-theme-name="JupyterLab {theme}"]')).to_be_attached()
 
 
-def screenshot(page: Page, name: str) -> None:
+def screenshot(page: Page, name: str, settle: float = 400) -> None:
     folder = os.environ.get("XINFER_SCREENSHOTS")
     if folder:
-        page.wait_for_timeout(400)
+        page.wait_for_timeout(settle)
         page.screenshot(path=Path(folder) / name)
 
 
 @contextmanager
-def busy(server: XinferServer) -> Iterator[None]:
+def busy(server: XinferServer, model: str = "xinfer-demo") -> Iterator[None]:
     """Keep a few streams going."""
     stop = threading.Event()
 
     def stream() -> None:
-        question = {"model": "xinfer-demo", "messages": [{"role": "user", "content": "Tell me a long story."}]}
+        question = {"model": model, "messages": [{"role": "user", "content": "Tell me a long story."}]}
         with server.client() as http:
             while not stop.is_set():
                 http.post("v1/chat/completions", json=question)
@@ -189,5 +190,14 @@ def test_the_dask_dashboard_opens_through_the_jupyter_server(page: Page, server:
     assert dashboard.url.startswith(f"{server.url}xinfer/dask/")
     # Bokeh draws its figures only after its websocket, proxied too, has sent the document.
     expect(dashboard.locator(".bk-Figure").first).to_be_visible(timeout=LOADED)
+
+    with busy(server, "for-the-dashboard"):
+        dashboard.get_by_role("link", name="Xinfer").click()
+        row = dashboard.locator(".slick-row", has_text="for-the-dashboard").first
+        expect(row).to_contain_text("1 of 1", timeout=LOADED)
+        prefix_hits = row.locator(".slick-cell").last
+        expect(prefix_hits).to_have_text(re.compile(r"^[1-9]\d? %$"), timeout=LOADED)
+        screenshot(dashboard, "dashboard.png", settle=15_000)
+    assert dashboard.url == f"{server.url}xinfer/dask/xinfer"
     with server.client() as http:
         http.delete("v1/models/for-the-dashboard").raise_for_status()

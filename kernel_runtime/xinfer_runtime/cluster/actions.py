@@ -20,7 +20,8 @@ from xinfer_runtime.cluster.control_events import (
     WakeAsked,
 )
 from xinfer_runtime.cluster.control_state import ControlState
-from xinfer_runtime.cluster.protocol import Answer, DemandReport, Inspection, NodeList, decode, encode
+from xinfer_runtime.cluster.observed_load import ObservedLoad
+from xinfer_runtime.cluster.protocol import Answer, DemandReport, Inspection, LoadReport, NodeList, decode, encode
 from xinfer_runtime.errors import Cancelled, ErrorInfo, XinferError
 from xinfer_runtime.messages import ModelSpec
 
@@ -58,6 +59,7 @@ class Actions:
         self._launching: dict[str, set[asyncio.Task[Answer]]] = {}
         self.waiting = 0
         """Launches and more replicas that wait for the cluster's first node."""
+        self.load = ObservedLoad()
         self.handlers: dict[str, Callable[..., Awaitable[bytes]]] = {
             "xinfer_launch": self._launch,
             "xinfer_cancel": self._cancel,
@@ -68,6 +70,7 @@ class Actions:
             "xinfer_nodes": self._nodes,
             "xinfer_wake": self._wake,
             "xinfer_demand": self._demand,
+            "xinfer_load": self._load,
         }
 
     async def _launch(self, spec: bytes, replace: bool = False) -> bytes:
@@ -97,6 +100,10 @@ class Actions:
 
     async def _demand(self, report: bytes) -> bytes:
         return await self._answer(lambda: self._note_demand(decode(report, DemandReport)))
+
+    async def _load(self, report: bytes) -> bytes:
+        self.load.note(decode(report, LoadReport))
+        return encode(Answer(revision=self._table.revision, message="watched" if self.load.watched else ""))
 
     async def move_away(self, addresses: tuple[str, ...]) -> None:
         """Have the nodes' replicas run elsewhere, as far as they fit there. Raises NotFound."""

@@ -37,6 +37,7 @@ from xinfer_runtime.cluster.control_events import (
 from xinfer_runtime.cluster.control_state import ControlState
 from xinfer_runtime.cluster.dask_comm import Comm
 from xinfer_runtime.cluster.desired_table import DesiredTable
+from xinfer_runtime.cluster.models_page import add_models_page
 from xinfer_runtime.cluster.protocol import METRIC, Inspection, NodeReport, Snapshot, Sync, decode, encode
 from xinfer_runtime.cluster.tunnel import refuse, relay
 from xinfer_runtime.cluster.watchers import Watchers
@@ -105,6 +106,7 @@ class Controller(SchedulerPlugin):
             xinfer_watch=self._watch,
             xinfer_tunnel=self._tunnel,
         )
+        add_models_page(scheduler, self.state.statuses, self._actions.load)
         self._spawn(self._tick())
 
     async def _move_and_retire(self, workers: Any = None, *, names: Any = None, **options: Any) -> Any:

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from xinfer_runtime.errors import ErrorInfo
-from xinfer_runtime.messages import ModelEvent, ModelSpec, ModelStatus, Replica
+from xinfer_runtime.messages import EngineStats, ModelEvent, ModelSpec, ModelStatus, Replica
 
 METRIC: Final = "xinfer"
 """The name of the agent's entry in the metrics of Dask's heartbeats: `{"boot", "seq"}` of its newest report."""
@@ -157,6 +157,15 @@ class DemandReport(Struct, frozen=True, kw_only=True):
 
     gateway: str
     demands: tuple[Demand, ...] = ()
+
+
+class LoadReport(Struct, frozen=True, kw_only=True):
+    """Gateway to controller, for the page in the Dask dashboard: what replicas, by id, last said of their load, and how
+    many requests for each model wait in this gateway."""
+
+    gateway: str
+    replicas: dict[str, EngineStats] = {}
+    queued: dict[str, int] = {}
 
 
 class Answer(Struct, frozen=True, kw_only=True):

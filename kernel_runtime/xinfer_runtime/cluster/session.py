@@ -17,7 +17,16 @@ import msgspec
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.cluster.dask_comm import open_comm
 from xinfer_runtime.cluster.model_table import ModelTable, OutOfStepError
-from xinfer_runtime.cluster.protocol import Answer, DemandReport, NodeList, Snapshot, decode, decode_watch, encode
+from xinfer_runtime.cluster.protocol import (
+    Answer,
+    DemandReport,
+    LoadReport,
+    NodeList,
+    Snapshot,
+    decode,
+    decode_watch,
+    encode,
+)
 from xinfer_runtime.cluster.tunnel import open_tunnel
 from xinfer_runtime.errors import ClusterUnavailable, ModelNotReady, from_info
 from xinfer_runtime.messages import ModelSpec, ModelStatus
@@ -148,6 +157,12 @@ class ClusterSession:
     async def report_demand(self, report: DemandReport) -> None:
         """Tell the controller what is used here. Raises ClusterUnavailable."""
         await self._act("xinfer_demand", report=encode(report))
+
+    async def report_load(self, report: LoadReport) -> bool:
+        """Tell the controller how busy replicas are, and hear whether somebody looks at that. Raises
+        ClusterUnavailable.
+        """
+        return bool((await self._act("xinfer_load", report=encode(report))).message)
 
     async def remove_replica(self, uid: str, replica_id: str) -> ModelStatus | None:
         """Remove this replica, and with the last one the model. Raises ModelNotFound, NotFound, ClusterUnavailable."""
