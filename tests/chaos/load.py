@@ -6,18 +6,49 @@ import json
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 from tests.chaos.site import MODEL, Gateway
 
-PROMPTS = (
-    "Please count to 100.",
-    "Give me the numbers from 1 to 90.",
-    "Please count to 80.",
-    "Tell me the numbers from 11 to 99.",
-)
-"""Answers of some 300 tokens, of which the model is sure: rounding, which depends on what else is computed in the same
-pass, changes none of them, and whatever is missing or repeated shows."""
+_COUNTED = {"type": "array", "items": {"enum": list(range(1, 101))}, "minItems": 60, "maxItems": 60}
+
+
+def _object(**properties: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+QUESTIONS: dict[str, dict[str, Any]] = {
+    "Please count to 100.": {},
+    "Give me the numbers from 1 to 90.": {"temperature": 1.0, "seed": 5},
+    "Please count to 99.": {
+        "tools": [
+            {
+                "type": "function",
+                "function": {
+                    "name": "write",
+                    "parameters": _object(text={"type": "string", "pattern": "^1, 2, 3, 4, 5(, [0-9]{1,2}){70}$"}),
+                },
+            }
+        ],
+        "tool_choice": "required",
+    },
+    "Tell me the numbers from 11 to 99.": {},
+    "Please count to 80.": {
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "counted", "schema": _object(numbers=_COUNTED), "strict": True},
+        }
+    },
+}
+"""Prompts, and the other fields of their requests: plain, seeded, a tool call, a JSON schema. The answers have some 300
+tokens, of which the model is sure: rounding, which depends on what else is computed in the same pass, changes none of
+them, and whatever is missing or repeated shows."""
 RETRY_SECONDS = 0.5
 HUNG_SECONDS = 80.0
 _RETRYABLE = {429, 503}
@@ -66,7 +97,7 @@ class Load:
 
     async def learn(self) -> None:
         """Get the text of each question while nothing is wrong and nobody else asks."""
-        for prompt in PROMPTS:
+        for prompt in QUESTIONS:
             self._texts[prompt], _ = await _ask(self._gateways[0], prompt)
 
     def start(self) -> None:
@@ -78,8 +109,7 @@ class Load:
         await asyncio.gather(*self._tasks)
 
     async def _user(self, number: int) -> None:
-        prompts = itertools.cycle(PROMPTS[number % len(PROMPTS) :] + PROMPTS[: number % len(PROMPTS)])
-        for prompt in prompts:
+        for prompt in itertools.islice(itertools.cycle(QUESTIONS), number % len(QUESTIONS), None):
             if self._stop.is_set():
                 return
             await self._until_answered(prompt)
@@ -118,16 +148,16 @@ class Load:
 
 
 async def _ask(gateway: Gateway, prompt: str) -> tuple[str, int]:
-    """The answer and the count of its tokens. Raises NotServedError."""
-    body = {
+    """The answer, tool calls and the reason of its end included, and the count of its tokens. Raises NotServedError."""
+    body: dict[str, Any] = {
         "model": MODEL,
         "messages": [{"role": "user", "content": prompt}],
         "temperature": 0,
         "max_tokens": 600,
         "stream": True,
         "stream_options": {"include_usage": True},
-    }
-    text, tokens, finished = "", 0, False
+    } | QUESTIONS[prompt]
+    text, tokens, finished = "", 0, ""
     try:
         async with gateway.client.stream("POST", "v1/chat/completions", json=body) as response:
             if response.status_code != 200:
@@ -145,12 +175,14 @@ async def _ask(gateway: Gateway, prompt: str) -> tuple[str, int]:
                     tokens = event["usage"]["completion_tokens"]
                 for choice in event["choices"]:
                     text += choice["delta"].get("content") or ""
-                    finished = finished or choice["finish_reason"] is not None
+                    for call in choice["delta"].get("tool_calls") or ():
+                        text += call["function"].get("name", "") + call["function"].get("arguments", "")
+                    finished += choice["finish_reason"] or ""
     except httpx.HTTPError as error:
         raise NotServedError("cut off", repr(error)) from error
     if not finished:
         raise NotServedError("cut off", "the stream ended without a finish_reason")
-    return text, tokens
+    return f"{text} ({finished})", tokens
 
 
 def _difference(expected: str, found: str) -> str:
