@@ -7,6 +7,7 @@ It reads credentials from the first line of stdin, prints the scheduler's addres
 import asyncio
 import sys
 
+import dask
 import msgspec
 from distributed import LocalCluster
 
@@ -14,6 +15,8 @@ from xinfer_runtime.cluster.credentials import TlsCredentials
 
 
 async def main() -> None:
+    # To end a cluster whose scheduler has ended takes as long.
+    dask.config.set({"distributed.comm.timeouts.connect": "10s"})
     credentials = msgspec.json.decode(sys.stdin.readline(), type=TlsCredentials)
     async with LocalCluster(
         asynchronous=True,

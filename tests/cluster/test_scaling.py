@@ -117,6 +117,35 @@ async def test_an_administrator_who_scales_down_moves_the_replicas_first(cluster
     assert min(seen) == 2, "two were ready all the time"
 
 
+async def test_an_operator_gets_nodes_without_replicas_only_unless_it_names_others(cluster: Cluster) -> None:
+    """What Dask's Kubernetes operator and other deployments ask the scheduler over its RPC."""
+    await cluster.tell("scale 3")
+    await has_workers(cluster, 3)
+    before = await cluster.launch(replica=2)
+    remote = rpc(cluster.address, connection_args=cluster.credentials.security().get_connection_args("client"))
+    try:
+        assert await remote.adaptive_target() == 2
+        assert len(await remote.workers_to_close(n=3)) == 1
+        retired = await remote.retire_workers(n=3, close_workers=True)
+        await has_workers(cluster, 2)
+        assert cluster.session.models[UID].replicas == before.replicas
+        assert not await remote.retire_workers(n=2)
+        names = {str(worker["name"]) for worker in (await remote.identity())["workers"].values()}
+        seen: list[int] = []
+        cluster.session.subscribe(
+            lambda uid: seen.append(sum(replica.state == "ready" for replica in cluster.session.models[uid].replicas))
+        )
+        named = await remote.retire_workers(names=[min(names)], close_workers=True)
+    finally:
+        await remote.close_rpc()
+
+    assert len(retired) == len(named) == 1
+    await has_workers(cluster, 1)
+    moved = await cluster.session.wait_until(UID, lambda m: m is not None and len(m.replicas) == 2, 60)
+    assert moved is not None
+    assert min(seen) == 2, "two were ready all the time"
+
+
 async def test_a_cluster_that_ends_when_idle_does_not_end_while_a_model_serves(cluster: Cluster) -> None:
     await cluster.tell("scale 1")
     await has_workers(cluster, 1)

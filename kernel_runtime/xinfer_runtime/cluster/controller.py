@@ -111,8 +111,9 @@ class Controller(SchedulerPlugin):
 
     async def _move_and_retire(self, workers: Any = None, *, names: Any = None, **options: Any) -> Any:
         """Dask's `Scheduler.retire_workers`, after the replicas of the named workers moved, as far as they fit."""
-        wanted = set(workers or ()) | set(names or ())
-        known = [w.address for w in self._scheduler.workers.values() if {w.address, w.name} & wanted]
+        # Command lines make names text that are numbers in a LocalCluster; Dask takes both.
+        wanted = {str(name) for name in (*(workers or ()), *(names or ()))}
+        known = [w.address for w in self._scheduler.workers.values() if {w.address, str(w.name)} & wanted]
         moving = tuple(address for address in known if address in self.state.nodes())
         await self._actions.move_away(moving)
         if workers is not None:
