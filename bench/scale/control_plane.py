@@ -223,13 +223,14 @@ def plot(path: Path, sizes: list[int], medians: dict[str, list[float]], memory: 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
-    for kind, values in medians.items():
-        left.plot(sizes, values, marker="o", label=kind)
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(13, 4.5), width_ratios=(2, 1), layout="constrained")
+    colors = pyplot.get_cmap("tab20").colors
+    for color, (kind, values) in zip(itertools.cycle(colors), medians.items(), strict=False):
+        left.plot(sizes, values, marker="o", markersize=4, label=kind, color=color)
     left.set(xscale="log", yscale="log", xlabel="nodes (4 replicas each)", ylabel="ms an event, median")
     left.set_xticks(sizes, [str(size) for size in sizes])
     left.minorticks_off()
-    left.legend(fontsize=7)
+    left.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     left.grid(alpha=0.3)
     right.plot(sizes, memory, marker="o")
     right.set(xlabel="nodes (4 replicas each)", ylabel="MiB of the controller's table", ylim=(0, None))

@@ -107,6 +107,7 @@ class ControlState(Rolling):
                 if address not in self._nodes:
                     raise NotFound(f"there is no node {address!r} in the cluster")
                 self._nodes[address].draining = drain
+                (self._draining.add if drain else self._draining.discard)(address)
                 self._touch_node(address)
             case WakeAsked(uid):
                 if self._wake(self._running(uid), now):

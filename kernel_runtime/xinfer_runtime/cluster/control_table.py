@@ -32,6 +32,8 @@ class ControlTable:
         self._touched_nodes: set[str] = set()
         self._unplaced: set[str] = set()
         """The uids of models with replicas that have no node."""
+        self._draining: set[str] = set()
+        """The addresses of nodes that are being drained."""
         self._incarnations = 0
 
     # ---- what it answers

@@ -78,6 +78,7 @@ class NodeReports(Reconciler):
     def _node_left(self, address: str, now: float) -> None:
         node = self._nodes.pop(address, None)
         self._views.pop(address, None)
+        self._draining.discard(address)
         for model in self._models.values():
             model.refusals.pop(address, None)
         if node is None:

@@ -49,6 +49,8 @@ class Reconciler(ControlTable):
 
     def _place_unplaced(self, *, tick: bool) -> None:
         """What fitted nowhere before can only fit where something changed; a tick looks everywhere."""
+        if not self._unplaced:
+            return
         hosts = {node.report.inventory.host for a in self._touched_nodes if (node := self._nodes.get(a)) is not None}
         near = [address for address, node in self._nodes.items() if node.report.inventory.host in hosts]
         hopeless, hopeless_near = Hopeless(), Hopeless()
@@ -96,9 +98,8 @@ class Reconciler(ControlTable):
 
     def _move_from_draining(self, now: float) -> None:
         """A ready replica stays until another one of its model is ready elsewhere; any other simply moves."""
-        for address, node in self._nodes.items():
-            if not node.draining or not node.rows:
-                continue
+        for address in sorted(self._draining & self._nodes.keys()):
+            node = self._nodes[address]
             for row in self._staying_on(address):
                 model = self._models[row.replica.uid]
                 if model.spec.pinned:
