@@ -1,7 +1,7 @@
 """Gauges and counts of models and replicas, from the table of models and the replicas' last reports at the scrape."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -36,7 +36,12 @@ _SUMS: tuple[tuple[str, str, Callable[[EngineStats], float]], ...] = (
     ("kv_cells", "Cells of the KV caches", lambda stats: stats.kv_total),
     ("tokens_per_second", "Tokens generated per second, lately", lambda stats: stats.tokens_per_second),
 )
+_LARGEST: tuple[tuple[str, str, Callable[[EngineStats], float]], ...] = (
+    ("step_seconds", "Mean time of the engine's last steps, of the slowest replica", lambda stats: stats.step_seconds),
+)
 _COUNTS: tuple[tuple[str, str, Callable[[EngineStats], float]], ...] = (
+    ("prefill_tokens", "Prompt tokens of requests that the engines took up", lambda stats: stats.prompt_tokens),
+    ("prefix_hit_tokens", "Those of them that were in the KV cache", lambda stats: stats.cached_tokens),
     ("drafted_tokens", "Tokens guessed by speculation", lambda stats: stats.drafted_tokens),
     ("accepted_tokens", "Guessed tokens that came", lambda stats: stats.accepted_tokens),
 )
@@ -49,11 +54,12 @@ class LoadCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         models = self._load()
-        for name, help_text, value in _SUMS:
-            family = GaugeMetricFamily(f"xinfer_{name}", help_text, labels=["model"])
-            for model, load in models.items():
-                family.add_metric([model], sum(map(value, load.stats)))
-            yield family
+        for combine, gauges in ((sum, _SUMS), (_largest, _LARGEST)):
+            for name, help_text, value in gauges:
+                family = GaugeMetricFamily(f"xinfer_{name}", help_text, labels=["model"])
+                for model, load in models.items():
+                    family.add_metric([model], combine(map(value, load.stats)))
+                yield family
         for name, help_text, value in _COUNTS:
             counter = CounterMetricFamily(f"xinfer_{name}", help_text, labels=["model"])
             for model, load in models.items():
@@ -76,3 +82,7 @@ class LoadCollector(Collector):
 
 
 _OPEN = {BreakerState.CLOSED: 0.0, BreakerState.HALF_OPEN: 0.5, BreakerState.OPEN: 1.0}
+
+
+def _largest(values: Iterable[float]) -> float:
+    return max(values, default=0.0)

@@ -255,6 +255,8 @@ class EngineStats(Struct, frozen=True, kw_only=True):
     kv_used: int = 0
     kv_total: int = 0
     tokens_per_second: float = 0.0
+    step_seconds: float = 0.0
+    """Mean time of the last steps, each of which gives every running request a token."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0

@@ -148,6 +148,8 @@ def test_a_model_is_launched_asked_and_stopped(page: Page, server: XinferServer)
 
     with busy(server):
         expect(card.locator('[data-xinfer="tokens-per-second"]')).not_to_have_text("0", timeout=READY)
+        expect(card.locator('[data-xinfer="step"]')).to_contain_text("ms", timeout=READY)
+        expect(card.locator('[data-xinfer="prefix-hits"]')).to_contain_text("%", timeout=READY)
         # A few polls later the rate's curve has something to show.
         page.wait_for_timeout(9000 if "XINFER_SCREENSHOTS" in os.environ else 0)
         screenshot(page, "panel-light.png")

@@ -102,8 +102,8 @@ def test_running_and_waiting_are_read_at_the_scrape(metrics: Metrics, registry: 
     load = {
         "m": ModelLoad(
             stats=(
-                EngineStats(running=1, kv_used=5, drafted_tokens=8, accepted_tokens=5),
-                EngineStats(running=2, kv_used=7),
+                EngineStats(running=1, kv_used=5, drafted_tokens=8, accepted_tokens=5, step_seconds=0.01),
+                EngineStats(running=2, kv_used=7, step_seconds=0.03, prompt_tokens=9, cached_tokens=6),
             ),
             queued=4,
         )
@@ -113,12 +113,16 @@ def test_running_and_waiting_are_read_at_the_scrape(metrics: Metrics, registry: 
     assert registry.get_sample_value("xinfer_kv_cells_used", {"model": "m"}) == 12
     assert registry.get_sample_value("xinfer_drafted_tokens_total", {"model": "m"}) == 8
     assert registry.get_sample_value("xinfer_accepted_tokens_total", {"model": "m"}) == 5
+    assert registry.get_sample_value("xinfer_prefill_tokens_total", {"model": "m"}) == 9
+    assert registry.get_sample_value("xinfer_prefix_hit_tokens_total", {"model": "m"}) == 6
+    assert registry.get_sample_value("xinfer_step_seconds", {"model": "m"}) == 0.03
     assert registry.get_sample_value("xinfer_requests_queued", {"model": "m"}) == 4
 
     load["m"] = ModelLoad(breakers={"m-0": BreakerState.OPEN}, replicas={("node", "ready"): 2})
     assert registry.get_sample_value("xinfer_breaker_open", {"model": "m", "replica": "m-0"}) == 1
     assert registry.get_sample_value("xinfer_replicas", {"model": "m", "node": "node", "state": "ready"}) == 2
     assert registry.get_sample_value("xinfer_requests_running", {"model": "m"}) == 0
+    assert registry.get_sample_value("xinfer_step_seconds", {"model": "m"}) == 0
 
 
 def test_a_second_instance_can_follow_a_closed_one(registry: CollectorRegistry) -> None:

@@ -1,5 +1,6 @@
 """Models in the words of Xinference's clients."""
 
+import msgspec
 import pytest
 
 from jupyter_xinfer.protocol.model_objects import model_object
@@ -11,8 +12,9 @@ from jupyter_xinfer.protocol.xinference_objects import (
     size_number,
 )
 from xinfer_runtime.catalog.families import Family, FamilySpec
+from xinfer_runtime.client.description import ModelDescription
 from xinfer_runtime.errors import EngineError
-from xinfer_runtime.messages import ModelInfo, ModelSpec, ModelStatus, Replica, ReplicaState
+from xinfer_runtime.messages import EngineStats, ModelInfo, ModelSpec, ModelStatus, Replica, ReplicaState
 
 FAMILY = Family(
     name="mine",
@@ -46,6 +48,18 @@ def test_a_loaded_model_speaks_for_itself() -> None:
     described = model_object(ModelStatus(spec=SPEC, replicas=(replica,)), {}, FAMILY)
 
     assert (described["model_ability"], described["address"]) == (["generate"], "10.0.0.1:5")
+
+
+def test_the_load_of_a_replica_is_told() -> None:
+    replica = Replica(id="m-0", uid="m", state=ReplicaState.READY)
+    load = {"running": 2, "waiting": 1, "kv_used": 30, "kv_total": 90, "tokens_per_second": 7.5, "step_seconds": 0.25}
+    counts = {"prompt_tokens": 40, "cached_tokens": 20, "drafted_tokens": 8, "accepted_tokens": 5}
+
+    described = model_object(ModelStatus(spec=SPEC, replicas=(replica,)), {"m-0": EngineStats(**load, **counts)})
+
+    told = msgspec.convert(described, ModelDescription)
+    assert {name: getattr(told.replicas[0], name) for name in (*load, *counts)} == {**load, **counts}
+    assert (told.running, told.waiting, told.tokens_per_second) == (2, 1, 7.5)
 
 
 def test_a_file_launched_by_path_has_every_key_too() -> None:

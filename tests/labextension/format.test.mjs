@@ -1,7 +1,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { formatBytes, formatRate, formatTokens } from '../../extension/labextension/lib/format.js';
+import {
+  formatBytes,
+  formatMilliseconds,
+  formatRate,
+  formatTokens
+} from '../../extension/labextension/lib/format.js';
 
 test('bytes have a binary unit and at most three digits', () => {
   assert.equal(formatBytes(0), '0 B');
@@ -22,4 +27,9 @@ test('token counts are shortened only where that is exact', () => {
   assert.equal(formatTokens(512), '512');
   assert.equal(formatTokens(131072), '128K');
   assert.equal(formatTokens(2000), '2,000');
+});
+
+test('times of steps are in milliseconds', () => {
+  assert.equal(formatMilliseconds(0.00274), '2.7 ms');
+  assert.equal(formatMilliseconds(1.5), '1,500 ms');
 });

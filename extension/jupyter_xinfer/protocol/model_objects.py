@@ -140,6 +140,9 @@ def _replica_object(replica: Replica, stats: EngineStats) -> dict[str, Any]:
         "tokens_per_second": stats.tokens_per_second,
         "kv_used": stats.kv_used,
         "kv_total": stats.kv_total,
+        "step_seconds": round(stats.step_seconds, 6),
+        "prompt_tokens": stats.prompt_tokens,
+        "cached_tokens": stats.cached_tokens,
         "drafted_tokens": stats.drafted_tokens,
         "accepted_tokens": stats.accepted_tokens,
     }

@@ -12,6 +12,13 @@ export interface IReplica {
   tokens_per_second: number;
   kv_used: number;
   kv_total: number;
+  /** Mean of its last steps, each of which gives every running request a token. */
+  step_seconds: number;
+  /** Since its start, as are the following. */
+  prompt_tokens: number;
+  cached_tokens: number;
+  drafted_tokens: number;
+  accepted_tokens: number;
 }
 
 export interface IModel {

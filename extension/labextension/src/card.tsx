@@ -3,10 +3,16 @@ import { addBelowIcon, copyIcon, stopIcon } from '@jupyterlab/ui-components';
 import * as React from 'react';
 
 import type { ModelActions } from './actions.js';
-import type { IModel } from './api.js';
+import type { IModel, IReplica } from './api.js';
 import { ErrorMessage } from './message.js';
 import { messageOf } from './errors.js';
-import { formatBytes, formatPercent, formatRate, formatTokens } from './format.js';
+import {
+  formatBytes,
+  formatMilliseconds,
+  formatPercent,
+  formatRate,
+  formatTokens
+} from './format.js';
 import { Replicas } from './replicas.js';
 import { Sparkline } from './sparkline.js';
 import { ModelStateBadge } from './state.js';
@@ -116,8 +122,12 @@ function Progress({
 }
 
 function Load({ model, trans }: { model: IModel; trans: TranslationBundle }): React.JSX.Element {
-  const cacheUsed = model.replicas.reduce((sum, replica) => sum + replica.kv_used, 0);
-  const cacheTotal = model.replicas.reduce((sum, replica) => sum + replica.kv_total, 0);
+  const sum = (value: (replica: IReplica) => number): number =>
+    model.replicas.reduce((total, replica) => total + value(replica), 0);
+  const cacheTotal = sum(replica => replica.kv_total);
+  const prompts = sum(replica => replica.prompt_tokens);
+  const drafted = sum(replica => replica.drafted_tokens);
+  const step = Math.max(0, ...model.replicas.map(replica => replica.step_seconds));
   return (
     <dl className="jp-xinfer-Load">
       <div>
@@ -135,7 +145,31 @@ function Load({ model, trans }: { model: IModel; trans: TranslationBundle }): Re
       {cacheTotal > 0 && (
         <div title={trans.__('Part of the KV cache that holds tokens of running requests')}>
           <dt>{trans.__('KV cache')}</dt>
-          <dd>{formatPercent(cacheUsed / cacheTotal)}</dd>
+          <dd>{formatPercent(sum(replica => replica.kv_used) / cacheTotal)}</dd>
+        </div>
+      )}
+      {step > 0 && (
+        <div
+          title={trans.__('Mean time of the last steps, which give each running request a token')}
+        >
+          <dt>{trans.__('step')}</dt>
+          <dd data-xinfer="step">{formatMilliseconds(step)}</dd>
+        </div>
+      )}
+      {prompts > 0 && (
+        <div title={trans.__('Part of all prompts that was in the KV cache')}>
+          <dt>{trans.__('prefix hits')}</dt>
+          <dd data-xinfer="prefix-hits">
+            {formatPercent(Math.min(1, sum(replica => replica.cached_tokens) / prompts))}
+          </dd>
+        </div>
+      )}
+      {drafted > 0 && (
+        <div title={trans.__('Part of the guessed tokens that came')}>
+          <dt>{trans.__('guesses right')}</dt>
+          <dd data-xinfer="acceptance">
+            {formatPercent(sum(replica => replica.accepted_tokens) / drafted)}
+          </dd>
         </div>
       )}
     </dl>

@@ -16,6 +16,11 @@ export function formatRate(perSecond: number): string {
   return shorten(perSecond);
 }
 
+/** Seconds, in milliseconds. */
+export function formatMilliseconds(seconds: number): string {
+  return `${shorten(1000 * seconds)} ms`;
+}
+
 /** A number of tokens: 512, 4K, 128K. */
 export function formatTokens(tokens: number): string {
   return tokens >= 1024 && tokens % 1024 === 0 ? `${tokens / 1024}K` : tokens.toLocaleString();

@@ -10,7 +10,8 @@ from xinfer_runtime.errors import ErrorInfo
 class ReplicaDescription(Struct, frozen=True, kw_only=True):
     """One process that serves a model, with its load. `kv_used` and `kv_total` are tokens of KV cache.
 
-    `drafted_tokens` were guessed by speculation since its start, and `accepted_tokens` of them came.
+    `step_seconds` is the mean of its last steps. Of all `prompt_tokens` since its start, `cached_tokens` were in its cache;
+    `drafted_tokens` were guessed by speculation, and `accepted_tokens` of them came.
     """
 
     replica_id: str
@@ -28,6 +29,9 @@ class ReplicaDescription(Struct, frozen=True, kw_only=True):
     tokens_per_second: float = 0.0
     kv_used: int = 0
     kv_total: int = 0
+    step_seconds: float = 0.0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
     drafted_tokens: int = 0
     accepted_tokens: int = 0
 

@@ -258,6 +258,7 @@ async def test_the_statistics_count_what_happens(running: RunningEngine) -> None
     assert stats.running == 1
     assert stats.kv_used >= 25
     assert stats.tokens_per_second > 0
+    assert 0 < stats.step_seconds < 30
     await running.finish("r")
     after = running.engine.stats()
     assert (after.running, after.kv_used, after.prompt_tokens, after.completion_tokens) == (0, 0, 5, 400)

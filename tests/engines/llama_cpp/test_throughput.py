@@ -1,6 +1,6 @@
-"""Tokens per second over the last seconds."""
+"""Tokens per second and seconds per step, lately."""
 
-from xinfer_runtime.engines.llama_cpp.throughput import Throughput
+from xinfer_runtime.engines.llama_cpp.throughput import StepTime, Throughput
 
 
 class Clock:
@@ -26,3 +26,12 @@ def test_the_rate_falls_to_nothing_when_generation_stops() -> None:
     throughput.count(100)
     clock.now += 10
     assert throughput.rate() == 0.0
+
+
+def test_the_time_of_steps_is_their_mean_and_follows_them() -> None:
+    time = StepTime()
+    time.count(0.1)
+    assert time.seconds == 0.1
+    for step in range(200):
+        time.count(0.02 if step % 2 else 0.04)
+    assert 0.025 < time.seconds < 0.035

@@ -21,7 +21,7 @@ from xinfer_runtime.engines.llama_cpp.prefix_cache import Remove
 from xinfer_runtime.engines.llama_cpp.scheduler import Limits, Scheduler, Step, TokenSequence, Work
 from xinfer_runtime.engines.llama_cpp.speculation import Speculation
 from xinfer_runtime.engines.llama_cpp.thread_choice import ThreadChoice
-from xinfer_runtime.engines.llama_cpp.throughput import Throughput
+from xinfer_runtime.engines.llama_cpp.throughput import StepTime, Throughput
 from xinfer_runtime.errors import EngineError
 from xinfer_runtime.messages import Delta, EngineStats
 
@@ -108,6 +108,7 @@ class EngineLoop:
         self._prompt_tokens = 0
         self._completion_tokens = 0
         self.throughput = Throughput()
+        self._step_time = StepTime()
         self.counts = EngineStats(kv_total=limits.cells)
 
     def run(self) -> None:
@@ -163,8 +164,10 @@ class EngineLoop:
             for indexes in self._context.passes([work.length for work in group]):
                 if not self._compute([group[index] for index in indexes]):
                     return
+        seconds = time.perf_counter() - started
+        self._step_time.count(seconds)
         if self._speculation is not None:
-            self._speculation.stepped(works, time.perf_counter() - started)
+            self._speculation.stepped(works, seconds)
 
     def _propose(self, sequences: Sequence[TokenSequence], room: int) -> Sequence[Sequence[int]]:
         assert self._speculation is not None
@@ -339,6 +342,7 @@ class EngineLoop:
             cached_tokens=self._scheduler.tokens_cached,
             prompt_tokens=self._prompt_tokens,
             completion_tokens=self._completion_tokens,
+            step_seconds=self._step_time.seconds,
             drafted_tokens=self._speculation.drafted if self._speculation is not None else 0,
             accepted_tokens=self._speculation.accepted if self._speculation is not None else 0,
         )

@@ -1,4 +1,4 @@
-"""Tokens per second over the last few seconds."""
+"""Tokens per second, and seconds per step, lately."""
 
 import threading
 import time
@@ -8,6 +8,10 @@ from collections.abc import Callable
 _WINDOW = 5.0
 _SHORTEST = 0.5
 """A rate over less than this would jump about."""
+
+
+_STEP_WEIGHT = 0.05
+"""Of one step in the mean."""
 
 
 class Throughput:
@@ -37,3 +41,14 @@ class Throughput:
     def _forget(self, now: float) -> None:
         while self._steps and self._steps[0][0] < now - _WINDOW:
             self._steps.popleft()
+
+
+class StepTime:
+    """Mean time of the last steps, some twenty of them, however long ago they were."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def count(self, seconds: float) -> None:
+        """A step took so long."""
+        self.seconds += (seconds - self.seconds) * _STEP_WEIGHT if self.seconds else seconds
