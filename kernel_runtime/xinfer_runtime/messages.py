@@ -343,7 +343,8 @@ class LaunchRequest(Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     main_gpu: int | None = None
     tensor_split: tuple[float, ...] | None = None
     pooling: Literal["mean", "cls", "last", "rank"] | None = None
-    speculation: Literal["off", "prompt-lookup"] | None = None
+    speculation: Literal["off", "prompt-lookup", "draft-model"] | None = None
+    draft_model: str | None = None
     draft_tokens: int | None = None
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from xinfer_runtime.catalog.families import families
+from xinfer_runtime.catalog.families import Family, FamilySpec, families
 from xinfer_runtime.catalog.resolve import RESERVED_UIDS, resolve
 from xinfer_runtime.errors import InvalidRequest, ModelNotFound, XinferError
 from xinfer_runtime.messages import LaunchRequest, LoraAdapter, ModelSpec
@@ -126,6 +126,37 @@ def test_a_file_whose_name_makes_no_uid_needs_one() -> None:
 def test_how_keys_and_values_are_stored_is_an_option_of_the_engine() -> None:
     request = LaunchRequest(model_name="xinfer-demo", cache_type_k="q8_0", flash_attention="on")
     assert resolve(request).engine_options == {"cache_type_k": "q8_0", "flash_attention": "on"}
+
+
+def test_a_draft_model_is_named_by_path_or_as_it_is_registered() -> None:
+    mine = Family(
+        name="mine",
+        family="mine",
+        description="",
+        abilities=("chat",),
+        languages=("en",),
+        context_length=512,
+        specs=(FamilySpec(format="ggufv2", size_in_billions="1", quantizations={"q4": "/m/4.gguf"}),),
+        builtin=False,
+    )
+    for wanted, found in (("/d/small.gguf", "/d/small.gguf"), ("Mine", "/m/4.gguf"), ("XINFER-demo", "xinfer-demo")):
+        options = resolve(LaunchRequest(model_path="/m/large.gguf", draft_model=wanted), [mine]).engine_options
+        assert options == {"speculation": "draft-model", "draft_model": found}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"speculation": "draft-model"},
+        {"speculation": "off", "draft_model": "/d.gguf"},
+        {"draft_model": "unknown"},
+        {"draft_model": "a\0.gguf"},
+    ],
+)
+def test_a_draft_model_that_cannot_be_is_refused_by_name(fields: dict[str, Any]) -> None:
+    with pytest.raises(XinferError) as caught:
+        resolve(LaunchRequest(model_path="/m/large.gguf", **fields))
+    assert caught.value.param == "draft_model"
 
 
 def test_adapters_are_an_option_of_the_engine_by_path_or_with_a_scale() -> None:

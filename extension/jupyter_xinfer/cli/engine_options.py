@@ -15,6 +15,7 @@ _NAMES = (
     "tensor_split",
     "pooling",
     "speculation",
+    "draft_model",
     "draft_tokens",
 )
 
@@ -31,7 +32,8 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--main-gpu", type=int, metavar="N", help="the GPU that has it all, with --split-mode none")
     parser.add_argument("--tensor-split", type=_parts, metavar="N,N", help="the part of each GPU")
     parser.add_argument("--pooling", choices=("mean", "cls", "last", "rank"), help="of an embedding model")
-    parser.add_argument("--speculation", choices=("off", "prompt-lookup"), help="whether tokens are guessed")
+    parser.add_argument("--speculation", choices=("off", "prompt-lookup", "draft-model"), help="how tokens are guessed")
+    parser.add_argument("--draft-model", metavar="NAME", help="the smaller model that guesses: a name, or a GGUF file")
     parser.add_argument("--draft-tokens", type=int, metavar="N", help="tokens guessed at once, at most")
     parser.add_argument(
         "--lora", type=_adapter, action="append", default=[], metavar="NAME=FILE", help="an adapter; may be repeated"

@@ -62,6 +62,27 @@ def forecast(file: GgufFile, spec: ModelSpec, on_gpu: bool | None = None) -> Mem
     )
 
 
+def forecast_draft(draft: GgufFile, file: GgufFile, spec: ModelSpec) -> int:
+    """The bytes that a draft model takes beside the model of `file`: its weights, as many cells as that has, and its
+    passes.
+    """
+    cells, sequences = draft_cache(file, spec)
+    shape = replace(draft.cache_shape, key_type="f16", value_type="f16")
+    return (
+        draft.weight_bytes
+        + cells * shape.bytes_per_cell
+        + _compute(draft, sizing.draft_token_budget(sequences), sequences, cells, flash=True)
+        + draft.vocab_size * TOKEN_BYTES
+    )
+
+
+def draft_cache(file: GgufFile, spec: ModelSpec) -> tuple[int, int]:
+    """Cells and sequences that a draft model's cache has, for the model of `file`."""
+    options = Options.of(spec)
+    size = sizing.choose(cache_shape(file, options), file.context_length, spec.context_length, spec.max_sequences)
+    return options.kv_cells or size.usable_cells, size.max_sequences
+
+
 def cache_shape(file: GgufFile, options: Options) -> sizing.CacheShape:
     """What a cell of the model costs with these options. Raises InvalidRequest for types that its heads cannot have."""
     for param, cache_type, length in (

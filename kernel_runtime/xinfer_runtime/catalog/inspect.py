@@ -2,11 +2,14 @@
 node.
 """
 
+from pathlib import Path
+
 import msgspec
 
+from xinfer_runtime.catalog.draft_file import read_draft
 from xinfer_runtime.catalog.embedding_forecast import fit_embedding
 from xinfer_runtime.catalog.fitting import fit
-from xinfer_runtime.catalog.forecast import forecast
+from xinfer_runtime.catalog.forecast import forecast, forecast_draft
 from xinfer_runtime.catalog.gguf_facts import GgufFile
 from xinfer_runtime.catalog.gguf_file import read_gguf
 from xinfer_runtime.catalog.locate import locate
@@ -32,14 +35,18 @@ def inspect(spec: ModelSpec, room: int | None = None, on_gpu: bool | None = None
             param="context_length",
         )
     spec = msgspec.structs.replace(spec, type=model_type(file, spec))
-    adapters = _adapter_bytes(file, spec)
+    beside = _adapter_bytes(file, spec)
     if spec.type == LLM:
-        fitted = fit(file, spec, None if room is None else max(0, room - adapters), on_gpu)
+        draft = _draft(path, file, spec)
+        # The draft model's cache follows the model's: with what that would like to have, there is room enough.
+        most = forecast_draft(draft, file, spec) if draft is not None else 0
+        fitted = fit(file, spec, None if room is None else max(0, room - beside - most), on_gpu)
+        beside += forecast_draft(draft, file, fitted) if draft is not None else 0
     else:
         fitted = fit_embedding(file, spec)
     return msgspec.structs.replace(
         fitted,
-        memory_bytes=fitted.memory_bytes + adapters,
+        memory_bytes=fitted.memory_bytes + beside,
         weight_bytes=file.weight_bytes,
         kv_cache_bytes=forecast(file, fitted).kv_cache,
         gpu_share=_gpu_share(Options.of(spec), file.layers),
@@ -63,6 +70,11 @@ def _adapter_bytes(file: GgufFile, spec: ModelSpec) -> int:
             )
         size += adapter.weight_bytes
     return size
+
+
+def _draft(path: Path, file: GgufFile, spec: ModelSpec) -> GgufFile | None:
+    draft_model = Options.of(spec).draft_model
+    return read_draft(draft_model, path, file) if draft_model is not None else None
 
 
 def _gpu_share(options: Options, layers: int) -> float:

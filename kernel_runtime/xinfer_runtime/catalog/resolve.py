@@ -37,9 +37,12 @@ _ENGINE_OPTIONS = (
     "tensor_split",
     "pooling",
     "speculation",
+    "draft_model",
     "draft_tokens",
 )
 """Fields of a launch that are the engine's own business."""
+
+_BY_DRAFT_MODEL = "draft-model"
 
 _UID = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _REPLICA_SUFFIX = re.compile(r"-rep\d+\Z")
@@ -85,12 +88,20 @@ def resolve(request: LaunchRequest, custom: Sequence[Family] = ()) -> ModelSpec:
         target_wait=_seconds("target_wait", request.target_wait) or DEFAULT_TARGET_WAIT,
         context_length=_optional("context_length", request.context_length, MAX_CONTEXT_LENGTH),
         max_sequences=_optional("max_sequences", request.max_sequences, MAX_SEQUENCES),
-        engine_options=_engine_options(request),
+        engine_options=_engine_options(request, custom),
     )
 
 
-def _engine_options(request: LaunchRequest) -> dict[str, Any]:
+def _engine_options(request: LaunchRequest, custom: Sequence[Family]) -> dict[str, Any]:
     options = {name: value for name in _ENGINE_OPTIONS if (value := getattr(request, name)) is not None}
+    if request.draft_model is not None:
+        options["draft_model"] = _draft_model(request.draft_model, custom)
+        options.setdefault("speculation", _BY_DRAFT_MODEL)
+    if (options.get("speculation") == _BY_DRAFT_MODEL) is (request.draft_model is None):
+        raise InvalidRequest(
+            f"speculation {_BY_DRAFT_MODEL!r} and a draft_model belong together: give both or neither",
+            param="draft_model",
+        )
     if request.lora:
         for name in request.lora:
             if not _UID.fullmatch(name):
@@ -103,6 +114,16 @@ def _engine_options(request: LaunchRequest) -> dict[str, Any]:
             for name, each in request.lora.items()
         }
     return options
+
+
+def _draft_model(wanted: str, custom: Sequence[Family]) -> str:
+    """What the node finds it by: a path, or a packaged model's name."""
+    if wanted.lower().endswith(".gguf"):
+        if "\0" in wanted:
+            raise InvalidRequest("draft_model: not a path", param="draft_model")
+        return wanted
+    family = _family(wanted, custom, param="draft_model")
+    return family.name if family.builtin else next(iter(family.specs[0].quantizations.values()))
 
 
 def check_uid(uid: str) -> str:
@@ -135,7 +156,7 @@ def _name_and_path(request: LaunchRequest) -> tuple[str, str | None]:
     return name, None
 
 
-def _family(name: str, custom: Sequence[Family]) -> Family:
+def _family(name: str, custom: Sequence[Family], param: str = "model_name") -> Family:
     family = find_family(name) or next((each for each in custom if each.name.lower() == name.lower()), None)
     if family is not None:
         return family
@@ -144,8 +165,8 @@ def _family(name: str, custom: Sequence[Family]) -> Family:
         names.values()
     )
     raise ModelNotFound(
-        f"Unknown model {name!r:.120}. Nearest: {', '.join(near)}. A GGUF file is launched with model_path.",
-        param="model_name",
+        f"Unknown model {name!r:.120}. Nearest: {', '.join(near)}. A GGUF file is launched by its path.",
+        param=param,
     )
 
 

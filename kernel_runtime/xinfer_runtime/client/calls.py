@@ -71,7 +71,8 @@ class EngineOptions(TypedDict, total=False):
     main_gpu: int | None
     tensor_split: tuple[float, ...] | None
     pooling: Literal["mean", "cls", "last", "rank"] | None
-    speculation: Literal["off", "prompt-lookup"] | None
+    speculation: Literal["off", "prompt-lookup", "draft-model"] | None
+    draft_model: str | None
     draft_tokens: int | None
 
 

@@ -10,8 +10,8 @@ from xinfer_runtime.errors import ErrorInfo
 class ReplicaDescription(Struct, frozen=True, kw_only=True):
     """One process that serves a model, with its load. `kv_used` and `kv_total` are tokens of KV cache.
 
-    `step_seconds` is the mean of its last steps. Of all `prompt_tokens` since its start, `cached_tokens` were in its cache;
-    `drafted_tokens` were guessed by speculation, and `accepted_tokens` of them came.
+    `step_seconds` is the mean of its last steps. Of all `prompt_tokens` since its start, `cached_tokens` were in its
+    cache; `drafted_tokens` were guessed by speculation, and `accepted_tokens` of them came.
     """
 
     replica_id: str

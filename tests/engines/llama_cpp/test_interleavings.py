@@ -5,12 +5,13 @@ to shrink.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 from types import MappingProxyType
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -51,7 +52,7 @@ class DrivenEngine:
         self.ended: set[int] = set()
         self._model = model
         self._commands: SimpleQueue[Command] = SimpleQueue()
-        speculation = Speculation(8) if model.info.speculation else None
+        speculation = Speculation(model.drafter, 8) if model.drafter is not None else None
         self.loop = EngineLoop(
             model.context, limits, self._commands, lambda _: True, self._publish, speculation=speculation
         )
@@ -102,13 +103,20 @@ SPEC = ModelSpec(uid="m", name="m", max_sequences=SEQUENCES)
 SHARED = Options(threads=1, kv_cells=1024)
 
 
-@pytest.fixture(params=["shared cells", "split cache", "guessing"])
-def model(request: pytest.FixtureRequest, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoadedModel]:
+@pytest.fixture(params=["shared cells", "split cache", "prompt-lookup", "draft-model"])
+def model(
+    request: pytest.FixtureRequest, tiny_model: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[LoadedModel]:
     options = SHARED
     if request.param == "split cache":
         options = structs.replace(options, kv_cells=None)
-    elif request.param == "guessing":
-        options = structs.replace(options, speculation="prompt-lookup")
+    elif request.param != "shared cells":
+        options = structs.replace(options, speculation=request.param)
+        if request.param == "draft-model":
+            # Nearly the model itself, so that some guesses are right and some are not.
+            noise = np.random.default_rng(2).standard_normal((262, 64)).astype(np.float32)
+            nearly = make_model(added={"output.weight": 0.2 * noise})
+            options = structs.replace(options, draft_model=str(nearly))
         # At every step, whether it pays or not.
         monkeypatch.setattr(DraftControl, "rests", lambda _: False)
         monkeypatch.setattr(DraftControl, "lengths", all_of_them)

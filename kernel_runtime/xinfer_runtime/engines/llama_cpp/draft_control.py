@@ -82,6 +82,8 @@ class DraftControl:
 
     def __init__(self) -> None:
         self.overall = Acceptance()
+        self.pass_seconds = 0.0
+        """What it takes to guess one token for every sequence, and again for a second."""
         self._times = StepTimes()
         self._pause = 0
         self._next_pause = _PAUSES[0]
@@ -105,12 +107,12 @@ class DraftControl:
         tries them all the same, and then there is a pause.
         """
         ranked = sorted(
-            ((rate**depth, index) for index, rate in enumerate(rates) for depth in range(1, most[index] + 1)),
+            ((rate**depth, depth, index) for index, rate in enumerate(rates) for depth in range(1, most[index] + 1)),
             key=lambda each: -each[0],
         )[:room]
         if not ranked:
             return [0] * len(rates)
-        count = self._best(ranked, rows)
+        count = self._best([(chance, depth) for chance, depth, _ in ranked], rows)
         if count:
             self._next_pause = _PAUSES[0]
         else:
@@ -118,7 +120,7 @@ class DraftControl:
             self._next_pause = min(2 * self._next_pause, _PAUSES[1])
             count = min(len(ranked), len(rates))
         lengths = [0] * len(rates)
-        for _, index in ranked[:count]:
+        for _, _, index in ranked[:count]:
             lengths[index] += 1
         return lengths
 
@@ -132,15 +134,17 @@ class DraftControl:
         self._times.observe(rows, seconds)
 
     def _best(self, ranked: Sequence[tuple[float, int]], rows: int) -> int:
-        """How many of the guesses give the most tokens per second, 0 if none are clearly better."""
+        """How many of the guesses, each with its chance and depth, give the most tokens per second; 0 if none are
+        clearly better."""
         plain = self._times.expect(rows)
         if plain is None:
             return 0
         best, best_speed = 0, _WORTH * rows / plain
-        tokens = float(rows)
-        for count, (chance, _) in enumerate(ranked, 1):
+        tokens, passes = float(rows), 0
+        for count, (chance, depth) in enumerate(ranked, 1):
             tokens += chance
-            seconds = self._times.expect(rows + count) or plain
+            passes = max(passes, depth)
+            seconds = (self._times.expect(rows + count) or plain) + passes * self.pass_seconds
             if tokens / seconds > best_speed:
                 best, best_speed = count, tokens / seconds
         return best

@@ -68,7 +68,7 @@ class LlamaCppEngine(Engine):
     def use_cores(self, cores: int) -> None:
         self._cores = cores
         if self._loop is not None:
-            self._commands.put(UseThreads(self._model.threads(cores)))
+            self._commands.put(UseThreads(self._model.threads(cores), cores))
 
     def submit(self, request: ReplicaRequest) -> None:
         if not isinstance(request, GenerateRequest):
@@ -204,10 +204,10 @@ class LlamaCppEngine(Engine):
                 wanted,
                 self._publish,
                 overlap=model.on_gpu,
-                speculation=Speculation(self._options.draft_tokens) if model.info.speculation else None,
+                speculation=Speculation(model.drafter, self._options.draft_tokens) if model.drafter else None,
             )
             if self._cores is not None:  # It may have changed during the load.
-                self._commands.put(UseThreads(self._model.threads(self._cores)))
+                self._commands.put(UseThreads(self._model.threads(self._cores), self._cores))
             self._post(_resolve, loaded, self._model.info)
             self._loop.run()
         except BaseException as error:

@@ -2,11 +2,14 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from xinfer_runtime.catalog.forecast import MemoryForecast, cache_shape, forecast
+from msgspec import structs
+
+from xinfer_runtime.catalog.draft_file import read_draft
+from xinfer_runtime.catalog.forecast import MemoryForecast, cache_shape, draft_cache, forecast, forecast_draft
 from xinfer_runtime.catalog.gguf_facts import GgufFile
 from xinfer_runtime.catalog.gguf_file import read_gguf
 from xinfer_runtime.catalog.locate import locate
@@ -17,12 +20,15 @@ from xinfer_runtime.engines.llama_cpp.adapters import Adapters
 from xinfer_runtime.engines.llama_cpp.constraint_compiler import ConstraintCompiler
 from xinfer_runtime.engines.llama_cpp.cores import choose_threads, threads_for
 from xinfer_runtime.engines.llama_cpp.devices import gpus, supports_gpu
+from xinfer_runtime.engines.llama_cpp.draft_loading import load_draft
+from xinfer_runtime.engines.llama_cpp.draft_model import DraftModel
 from xinfer_runtime.engines.llama_cpp.generation import TokenFacts
 from xinfer_runtime.engines.llama_cpp.model import Context, Weights, load_weights
 from xinfer_runtime.engines.llama_cpp.offload import ALL_LAYERS, Offload, layer_costs, plan
 from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.engines.llama_cpp.passes import ATTENTION_TILE
 from xinfer_runtime.engines.llama_cpp.prompt import PromptBuilder
+from xinfer_runtime.engines.llama_cpp.prompt_lookup import PromptLookups
 from xinfer_runtime.engines.llama_cpp.repacking import mostly_repacked, processor_features
 from xinfer_runtime.engines.llama_cpp.scheduler import Limits
 from xinfer_runtime.engines.llama_cpp.sequence_breakers import SequenceBreakers
@@ -53,8 +59,12 @@ class LoadedModel:
     on_gpu: bool
     threads: Callable[[int], ThreadChoice]
     """What passes choose from with so many cores."""
+    drafter: PromptLookups | DraftModel | None = None
+    """What guesses tokens, where the launch wants that."""
 
     def free(self) -> None:
+        if isinstance(self.drafter, DraftModel):
+            self.drafter.free()
         self.context.free()
         self.weights.free()
 
@@ -68,7 +78,11 @@ def load_model(spec: ModelSpec, options: Options, proceed: Proceed, cores: int |
     path = Path(spec.path) if spec.path else locate(spec)
     file = read_gguf(path)
     size = sizing.choose(cache_shape(file, options), file.context_length, spec.context_length, spec.max_sequences)
-    offload = offload_for(spec, options, file, forecast(file, spec))
+    memory = forecast(file, spec)
+    draft = read_draft(options.draft_model, path, file) if options.draft_model is not None else None
+    if draft is not None:
+        memory = replace(memory, compute=memory.compute + forecast_draft(draft, file, spec))
+    offload = offload_for(spec, options, file, memory)
     mapped = offload.on_gpu or not mostly_repacked(file.tensors, processor_features())
     weights = load_weights(path, offload, in_steps(proceed), mapped=mapped)
     try:
@@ -79,6 +93,17 @@ def load_model(spec: ModelSpec, options: Options, proceed: Proceed, cores: int |
     except BaseException:
         weights.free()
         raise
+    if draft is not None:
+        try:
+            proceed(1.0, "loading the draft model")
+            beside = replace(offload, layers=ALL_LAYERS) if offload.on_gpu else offload
+            cache = draft_cache(file, spec)
+            drafter, size_in_bytes = load_draft(draft, path, weights, cache, spec, beside, cores or usable_cores())
+        except BaseException:
+            loaded.free()
+            raise
+        info = structs.replace(loaded.info, memory_bytes=loaded.info.memory_bytes + size_in_bytes)
+        loaded = replace(loaded, drafter=drafter, info=info)
     proceed(1.0, "ready")
     return loaded
 
@@ -192,6 +217,7 @@ def _with_context(
             speculation=options.speculation if speculates else "",
         ),
         on_gpu=on_gpu,
+        drafter=PromptLookups() if options.speculation == "prompt-lookup" else None,
     )
 
 

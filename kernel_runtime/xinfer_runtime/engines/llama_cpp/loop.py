@@ -61,9 +61,10 @@ class Stop:
 
 @dataclass(frozen=True)
 class UseThreads:
-    """Compute with these numbers of threads from now on."""
+    """Compute with these numbers of threads from now on, which are for so many cores."""
 
     threads: ThreadChoice
+    cores: int
 
 
 Command = Start | Abort | Stop | UseThreads
@@ -138,6 +139,8 @@ class EngineLoop:
                 return False
             if isinstance(command, UseThreads):
                 self._context.use_threads(command.threads)
+                if self._speculation is not None:
+                    self._speculation.use_cores(command.cores)
             elif isinstance(command, Abort):
                 self._generations.pop(command.ticket, None)
                 self._scheduler.remove(command.ticket)

@@ -42,8 +42,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Parts of the model for each GPU; without any, in proportion to the memory that is free."""
     pooling: Literal["mean", "cls", "last", "rank"] | None = None
     """How an embedding model makes one vector of those of a text's tokens; None as its file says."""
-    speculation: Literal["off", "prompt-lookup"] = "off"
-    """Whether tokens are guessed and computed along with those that came; see `speculation`."""
+    speculation: Literal["off", "prompt-lookup", "draft-model"] = "off"
+    """Whether and how tokens are guessed, and computed along with those that came; see `speculation`."""
+    draft_model: str | None = None
+    """The smaller model that guesses: a GGUF file on the node, or the name of a packaged model."""
     draft_tokens: int = 8
     """Tokens guessed for one sequence in one step at most."""
     exact_resume_tokens: int = 256
@@ -62,6 +64,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             value = getattr(options, name)
             if value is not None and value < 1:
                 raise InvalidRequest(f"engine_options: {name} must be at least 1, not {value}", param="engine_options")
+        if (options.speculation == "draft-model") is (options.draft_model is None):
+            raise InvalidRequest(
+                'speculation "draft-model" and a draft_model belong together: give both or neither', param="draft_model"
+            )
         if options.n_gpu_layers != "auto" and options.n_gpu_layers < -1:
             raise InvalidRequest(
                 f'n_gpu_layers is "auto", -1 for all, or a number, not {options.n_gpu_layers}', param="n_gpu_layers"

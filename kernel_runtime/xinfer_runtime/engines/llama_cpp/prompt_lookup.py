@@ -5,6 +5,9 @@ they were given: edits, quotations, code, structured output.
 """
 
 from collections.abc import Sequence
+from weakref import WeakKeyDictionary
+
+from xinfer_runtime.engines.llama_cpp.scheduler import TokenSequence
 
 _LENGTHS = 4, 2
 """Of the runs of tokens that are looked up, the longest first."""
@@ -42,6 +45,31 @@ class PromptLookup:
                 if position >= length:
                     continuations[_key(tokens, position, length)] = position
         self._indexed = end
+
+
+class PromptLookups:
+    """Guesses for the sequences of an engine."""
+
+    pass_seconds = 0.0
+
+    def __init__(self) -> None:
+        self._lookups: WeakKeyDictionary[TokenSequence, PromptLookup] = WeakKeyDictionary()
+        self._found: list[list[int]] = []
+
+    def use_cores(self, cores: int) -> None:
+        """It needs none."""
+
+    def ready(self, sequences: Sequence[TokenSequence], wanted: Sequence[int]) -> list[int]:
+        """How many tokens are found for each, of so many that are wanted."""
+        self._found = [
+            self._lookups.setdefault(sequence, PromptLookup()).propose(sequence.tokens, most)
+            for sequence, most in zip(sequences, wanted, strict=True)
+        ]
+        return [len(found) for found in self._found]
+
+    def guess(self, sequences: Sequence[TokenSequence], lengths: Sequence[int]) -> list[Sequence[int]]:
+        """The first so many of those that `ready` found just before."""
+        return [found[:length] for found, length in zip(self._found, lengths, strict=True)]
 
 
 def _key(tokens: Sequence[int], end: int, length: int) -> int:

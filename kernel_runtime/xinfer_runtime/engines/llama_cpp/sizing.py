@@ -46,6 +46,12 @@ _RETAINED_SEQUENCES = 8, 64
 DRAFT_ROWS = 64
 """Guessed tokens in one pass at most, with speculation. llama.cpp keeps room for a row of logits for each."""
 
+DRAFT_TOKEN_BUDGET = 512
+"""Tokens in one pass of a draft model, which delays everybody's step while it takes in a prompt."""
+
+DRAFT_AT_ONCE = 4
+"""Tokens of a sequence that a draft model may lack when it guesses; more are computed before, in large passes."""
+
 MOST_KV_SEQUENCES = 256
 """llama.cpp knows no more in one context."""
 
@@ -146,3 +152,8 @@ def retained_cells(cells: int, on_gpu: bool, sharing: bool, split: bool = False)
     if not sharing:
         return None
     return cells if on_gpu or split else min(cells, CPU_RETAINED_CELLS)
+
+
+def draft_token_budget(max_sequences: int) -> int:
+    """Tokens in one pass of a draft model at most."""
+    return max(DRAFT_TOKEN_BUDGET, max_sequences * DRAFT_AT_ONCE)

@@ -4,34 +4,45 @@ Each is a row of the step like any other. The sampler then draws after each row 
 what it draws is what was guessed, the next row is the right one. So nothing depends on the guesses but the speed.
 """
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from typing import Protocol
 from weakref import WeakKeyDictionary
 
 from xinfer_runtime.engines.llama_cpp.draft_control import Acceptance, DraftControl
-from xinfer_runtime.engines.llama_cpp.prompt_lookup import PromptLookup
 from xinfer_runtime.engines.llama_cpp.scheduler import TokenSequence, Work
 
 
-@dataclass(eq=False)
-class _Guessed:
-    """What is kept of one sequence."""
+class Drafter(Protocol):
+    """Where guesses come from. `guess` follows `ready`, with lengths that are no more than what that said."""
 
-    acceptance: Acceptance
-    lookup: PromptLookup = field(default_factory=PromptLookup)
+    pass_seconds: float
+    """What a further guess for every sequence takes."""
+
+    def use_cores(self, cores: int) -> None: ...
+
+    def ready(self, sequences: Sequence[TokenSequence], wanted: Sequence[int]) -> list[int]: ...
+
+    def guess(self, sequences: Sequence[TokenSequence], lengths: Sequence[int]) -> list[Sequence[int]]: ...
 
 
 class Speculation:
     """Guesses for the sequences of one engine, up to `most` tokens each, where it pays."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, drafter: Drafter, most: int) -> None:
+        self._drafter = drafter
         self._most = most
         self._control = DraftControl()
-        self._guessed: WeakKeyDictionary[TokenSequence, _Guessed] = WeakKeyDictionary()
+        self._acceptances: WeakKeyDictionary[TokenSequence, Acceptance] = WeakKeyDictionary()
+        self._guessing = 0.0
+        """Seconds that guessing took in this step."""
         self.drafted = 0
         """Tokens guessed, all together."""
         self.accepted = 0
         """Those of them that came."""
+
+    def use_cores(self, cores: int) -> None:
+        self._drafter.use_cores(cores)
 
     def propose(
         self, sequences: Sequence[TokenSequence], room: int, wanted: Callable[[int], int]
@@ -41,28 +52,30 @@ class Speculation:
         """
         if room < 1 or self._control.rests():
             return [()] * len(sequences)
-        known = [self._of(sequence) for sequence in sequences]
-        drafts = [
-            each.lookup.propose(sequence.tokens, min(self._most, wanted(sequence.key)))
-            for each, sequence in zip(known, sequences, strict=True)
-        ]
-        rates = [each.acceptance.rate for each in known]
-        lengths = self._control.lengths(rates, [len(draft) for draft in drafts], len(sequences), room)
-        return [draft[:length] for draft, length in zip(drafts, lengths, strict=True)]
+        started = time.perf_counter()
+        most = [min(self._most, wanted(sequence.key)) for sequence in sequences]
+        ready = self._drafter.ready(sequences, most)
+        rates = [self._acceptance(sequence).rate for sequence in sequences]
+        self._control.pass_seconds = self._drafter.pass_seconds
+        lengths = self._control.lengths(rates, ready, len(sequences), room)
+        drafts = self._drafter.guess(sequences, lengths)
+        self._guessing = time.perf_counter() - started
+        return drafts
 
     def judge(self, work: Work, accepted: int) -> None:
         """The first so many guesses of the work were what came."""
         self.drafted += len(work.draft)
         self.accepted += accepted
-        self._control.judge(self._of(work.sequence).acceptance, len(work.draft), accepted)
+        self._control.judge(self._acceptance(work.sequence), len(work.draft), accepted)
 
     def stepped(self, works: Sequence[Work], seconds: float) -> None:
-        """A step took so long."""
+        """A step took so long, what guessing took included."""
         if all(work.count == 1 and work.samples for work in works):
-            self._control.stepped(sum(1 + len(work.draft) for work in works), seconds)
+            self._control.stepped(sum(1 + len(work.draft) for work in works), seconds - self._guessing)
+        self._guessing = 0.0
 
-    def _of(self, sequence: TokenSequence) -> _Guessed:
-        known = self._guessed.get(sequence)
+    def _acceptance(self, sequence: TokenSequence) -> Acceptance:
+        known = self._acceptances.get(sequence)
         if known is None:
-            known = self._guessed[sequence] = _Guessed(Acceptance(self._control.overall))
+            known = self._acceptances[sequence] = Acceptance(self._control.overall)
         return known

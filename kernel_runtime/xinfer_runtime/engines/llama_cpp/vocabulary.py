@@ -43,6 +43,10 @@ class Vocabulary:
         """A token as the vocabulary spells it; empty for none."""
         return self._spelling(token).decode("utf-8", errors="replace") if token >= 0 else ""
 
+    def first_difference(self, other: "Vocabulary") -> int | None:
+        """The first token that the two spell differently, of those that both have."""
+        return next((t for t in range(min(self.size, other.size)) if self._spelling(t) != other._spelling(t)), None)
+
     def tokenize(self, segments: Iterable[str], parse_control: bool = True, *, begin: bool = True) -> list[int]:
         """Tokens of the segments one after another, with `begin` as `begun` has them.
 
