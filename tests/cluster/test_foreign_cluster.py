@@ -78,7 +78,7 @@ async def test_the_first_gateway_installs_the_plugins_and_the_second_sees_its_mo
     await second.close()
 
 
-async def test_a_session_finds_its_restarted_scheduler_and_installs_the_plugins_again(cluster: Cluster) -> None:
+async def test_a_session_finds_its_restarted_scheduler_and_brings_plugins_and_models_again(cluster: Cluster) -> None:
     address = f"tls://127.0.0.1:{await port_of(cluster)}"
     session = ClusterSession(address, cluster.credentials)
     await session.connect()
@@ -92,9 +92,19 @@ async def test_a_session_finds_its_restarted_scheduler_and_installs_the_plugins_
         await session.terminate(UID)
     await cluster.start(int(address.rpartition(":")[2]))
     await connection(session, True)
-    assert UID not in session.models
-    await launch(session)
-    assert seen == [False, True]
+    await session.wait_until(UID, lambda model: model is not None and model.state == "ready", 60)
+    second = ClusterSession(address, cluster.credentials)
+    await second.connect()
+    assert second.models[UID].spec == session.models[UID].spec
+    await session.terminate(UID)
+    await second.wait_until(UID, lambda model: model is None, 30)
+    await cluster.stop()
+    await connection(session, False)
+    await cluster.start(int(address.rpartition(":")[2]))
+    await connection(session, True)
+    assert not session.models, "what was ended stays so"
+    assert seen == [False, True, False, True]
+    await second.close()
     await session.close()
 
 

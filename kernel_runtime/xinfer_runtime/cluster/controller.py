@@ -63,21 +63,26 @@ _AWAY_POLL = 0.5
 
 
 class Controller(SchedulerPlugin):
-    """Register it with `idempotent=True`. `home` keeps the desired table; without it a restart forgets the models."""
+    """Register it with `idempotent=True`. `home` keeps the desired table.
+
+    Without it, `known` says what is wanted: the models of which the gateway knows that found a scheduler without us.
+    """
 
     name = PLUGIN_NAME
     idempotent = True
 
-    def __init__(self, home: str | None = None) -> None:
+    def __init__(self, home: str | None = None, known: tuple[ModelSpec, ...] = ()) -> None:
         self._home = home
+        self._known = known
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._watchers = Watchers()
+        self._table: DesiredTable | None = None
 
     async def start(self, scheduler: "Scheduler") -> None:
         self._scheduler = scheduler
         self.state = ControlState(epoch=secrets.token_hex(8))
         self.revision = 0
         self._actions = Actions(self)
-        self._watchers = Watchers()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._sync_slots = asyncio.Semaphore(_SYNCS_AT_ONCE)
         self._save_lock = asyncio.Lock()
@@ -86,6 +91,7 @@ class Controller(SchedulerPlugin):
         self.restored = asyncio.Event()
         self._nannies: dict[str, str] = {}
         if self._table is None:
+            self.handle(Restored(self._known))
             self.restored.set()
         else:
             self._spawn(self._restore(self._table))

@@ -10,14 +10,18 @@ from xinfer_runtime.cluster.agent import NodeAgent
 from xinfer_runtime.cluster.controller import Controller
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.errors import ClusterUnavailable
+from xinfer_runtime.messages import ModelSpec
 
 logger = logging.getLogger("xinfer.session")
 
 _CONNECT_SECONDS = 5.0
 
 
-async def ensure_installed(scheduler: str, credentials: TlsCredentials) -> None:
-    """Register our plugins unless a controller answers. Raises OSError, or ClusterUnavailable where it stays silent."""
+async def ensure_installed(scheduler: str, credentials: TlsCredentials, known: tuple[ModelSpec, ...] = ()) -> None:
+    """Register our plugins unless a controller answers; `known` are the models that it then is to run.
+
+    Raises OSError, or ClusterUnavailable where it stays silent.
+    """
     if await _answers(scheduler, credentials):
         return
     logger.info("bringing the controller and the node agents to %s", scheduler)
@@ -29,7 +33,7 @@ async def ensure_installed(scheduler: str, credentials: TlsCredentials) -> None:
             timeout=_CONNECT_SECONDS,
             set_as_default=False,
         ) as client:
-            await client.register_plugin(Controller())
+            await client.register_plugin(Controller(known=known))
             await client.register_plugin(NodeAgent())
     except OSError:
         raise

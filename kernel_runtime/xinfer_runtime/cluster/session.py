@@ -239,7 +239,8 @@ class ClusterSession:
         delay = _FIRST_DELAY
         while True:
             try:
-                await ensure_installed(self.scheduler, self.credentials)
+                wanted = (status.spec for status in self.models.values() if not status.replicas or not _leaving(status))
+                await ensure_installed(self.scheduler, self.credentials, tuple(wanted))
                 comm = await open_comm(self.scheduler, self.credentials, _CONNECT_SECONDS)
                 try:
                     await comm.write({"op": "xinfer_watch", "reply": False})

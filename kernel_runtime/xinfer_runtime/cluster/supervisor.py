@@ -46,6 +46,8 @@ async def supervise(
             # It asks nobody who they are: for gateways on this machine, which show it through their login.
             dashboard_address="127.0.0.1:0",
         )
+        # Before it listens: a gateway that finds a scheduler without a controller brings one, which has no home.
+        scheduler.add_plugin(Controller(str(home)), idempotent=True)
         try:
             await scheduler
         except (OSError, RuntimeError) as error:  # Dask wraps whatever kept it from starting
@@ -53,7 +55,6 @@ async def supervise(
             raise ClusterUnavailable(f"the supervisor cannot listen on {host}:{port}: {why}") from error
         joins = JoinServer(authority, credentials, scheduler.address)
         try:
-            await scheduler.register_scheduler_plugin(Controller(str(home)), idempotent=True)
             agent = NodeAgent()
             await scheduler.register_worker_plugin(None, dumps(agent), agent.name, idempotent=True)
             try:
