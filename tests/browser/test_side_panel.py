@@ -166,6 +166,9 @@ def test_a_launch_that_fails_says_why_in_the_panel(page: Page) -> None:
     panel = open_panel(page)
     panel.locator('[data-xinfer="model-select"]').select_option(label="Local GGUF file…")
     panel.locator('[data-xinfer="path-input"]').fill("/nowhere/model.gguf")
+    panel.locator(".jp-xinfer-Advanced summary").click()
+    panel.locator('[data-xinfer="speculation-select"]').select_option("draft-model")
+    panel.locator('[data-xinfer="draft-model-input"]').fill("xinfer-demo")
     panel.locator('[data-xinfer="launch-button"]').click()
 
     expect(panel.locator('[data-xinfer="error"]')).to_contain_text("/nowhere/model.gguf", timeout=READY)

@@ -73,6 +73,19 @@ test('a local file is launched by its path alone', () => {
   });
 });
 
+test('a draft model is sent where it is to guess', () => {
+  const choices = { ...firstChoices([]), path: '/m.gguf', draftModel: ' small.gguf ' };
+  assert.deepEqual(launchRequest({ ...choices, speculation: 'prompt-lookup' }, []), {
+    model_path: '/m.gguf',
+    speculation: 'prompt-lookup'
+  });
+  assert.deepEqual(launchRequest({ ...choices, speculation: 'draft-model' }, []), {
+    model_path: '/m.gguf',
+    speculation: 'draft-model',
+    draft_model: 'small.gguf'
+  });
+});
+
 test('advanced choices are sent as numbers', () => {
   const choices = { ...firstChoices([]), uid: 'mine', replicas: '2', contextLength: '8192' };
   assert.deepEqual(launchRequest(choices, []), {

@@ -80,4 +80,6 @@ export interface ILaunchRequest {
   quantization?: string;
   replica?: number;
   context_length?: number;
+  speculation?: string;
+  draft_model?: string;
 }

@@ -3,6 +3,9 @@ import type { ILaunchRequest, IRegistration } from './api.js';
 /** The value of the model choice that stands for a file of the user's. */
 export const LOCAL_FILE = '\0file';
 
+/** The kind of speculation that needs a second model. */
+export const DRAFT_MODEL = 'draft-model';
+
 /** What is chosen first: small, packaged, and there without a network. */
 const DEMO_MODEL = 'xinfer-demo';
 
@@ -19,13 +22,26 @@ export interface IChoices {
   uid: string;
   replicas: string;
   contextLength: string;
+  /** Empty, `prompt-lookup` or `draft-model`. */
+  speculation: string;
+  /** A registered model's name or a path, for `draft-model`. */
+  draftModel: string;
 }
 
 /** The form as it is first shown. */
 export function firstChoices(registrations: readonly IRegistration[]): IChoices {
   const names = registrations.map(registration => registration.model_name);
   const first = names.includes(DEMO_MODEL) ? DEMO_MODEL : (names[0] ?? LOCAL_FILE);
-  const empty = { path: '', size: '', quantization: '', uid: '', replicas: '1', contextLength: '' };
+  const empty = {
+    path: '',
+    size: '',
+    quantization: '',
+    uid: '',
+    replicas: '1',
+    contextLength: '',
+    speculation: '',
+    draftModel: ''
+  };
   return withModel({ model: first, ...empty }, first, registrations);
 }
 
@@ -101,6 +117,12 @@ export function launchRequest(
   }
   if (choices.contextLength) {
     request.context_length = Number(choices.contextLength);
+  }
+  if (choices.speculation) {
+    request.speculation = choices.speculation;
+  }
+  if (choices.speculation === DRAFT_MODEL) {
+    request.draft_model = choices.draftModel.trim();
   }
   return request;
 }

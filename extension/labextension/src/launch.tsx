@@ -4,6 +4,7 @@ import * as React from 'react';
 
 import type { ILaunchRequest, IRegistration } from './api.js';
 import {
+  DRAFT_MODEL,
   find,
   firstChoices,
   launchRequest,
@@ -204,6 +205,32 @@ function AdvancedFields({
         value={choices.contextLength}
         onChange={contextLength => onChange({ ...choices, contextLength })}
       />
+      <Field
+        label={trans.__('Guess tokens')}
+        note={trans.__('Faster where guesses are right; answers stay the same')}
+        input={
+          <HTMLSelect
+            data-xinfer="speculation-select"
+            value={choices.speculation}
+            options={[
+              { value: '', label: trans.__('No') },
+              { value: 'prompt-lookup', label: trans.__('From the text so far') },
+              { value: DRAFT_MODEL, label: trans.__('With a smaller model') }
+            ]}
+            onChange={event => onChange({ ...choices, speculation: event.target.value })}
+          />
+        }
+      />
+      {choices.speculation === DRAFT_MODEL && (
+        <TextField
+          label={trans.__('Smaller model')}
+          note={trans.__('A name, or a GGUF file on the nodes, of the same vocabulary')}
+          name="draft-model-input"
+          required
+          value={choices.draftModel}
+          onChange={draftModel => onChange({ ...choices, draftModel })}
+        />
+      )}
     </details>
   );
 }

@@ -63,6 +63,8 @@ def line_parser() -> argparse.ArgumentParser:
     launch.add_argument("-r", "--replica", type=int, default=1, help="how many copies")
     launch.add_argument("--n-gpu", type=gpu_count, default="auto", help='a number, "auto" or "none"')
     launch.add_argument("--context-length", type=int, help="in tokens")
+    launch.add_argument("--speculation", help="off, prompt-lookup or draft-model")
+    launch.add_argument("--draft-model", help="the smaller model that guesses: a name, or a GGUF file on the nodes")
     launch.add_argument("--no-wait", action="store_true", help="return before it is ready")
     commands.add_parser("list", help="models on the cluster, with their state and load")
     for name, help_text in (("stop", "stop a model"), ("logs", "what happened to a model")):

@@ -25,6 +25,8 @@ _LAUNCH_OPTIONS = (
     "replica",
     "n_gpu",
     "context_length",
+    "speculation",
+    "draft_model",
 )
 
 

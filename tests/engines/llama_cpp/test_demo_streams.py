@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.engines.llama_cpp.full_precision import in_full_precision
+from bench.engine.rewrite_gguf import in_full_precision
 
 import xinfer_runtime.catalog
 from xinfer_runtime.messages import ChatMessage, GenerateRequest, SamplingParams
