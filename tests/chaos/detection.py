@@ -28,6 +28,7 @@ from xinfer_runtime.messages import Replica
 from xinfer_runtime.routing.link import Link
 
 REPEATS = 10
+RESTARTS = 5
 
 
 class Watch:
@@ -99,9 +100,9 @@ async def measure(folder: Path) -> dict[str, list[float]]:
                 site, lambda: watch.link_lost("two", lambda _replica: machine.cut()), machine.mend
             )
         await session.close()
-        found["supervisor back, until it takes changes"] = await _repeat(site, lambda: _back(site, []))
+        found["supervisor back, until it takes changes"] = await _repeat(site, lambda: _back(site, []), times=RESTARTS)
         found["supervisor and nodes back, until there is an answer"] = await _repeat(
-            site, lambda: _back(site, list(site.nodes.values()))
+            site, lambda: _back(site, list(site.nodes.values())), times=RESTARTS
         )
     finally:
         assert not await site.close()
@@ -138,15 +139,15 @@ async def _stopped(watch: Watch) -> float:
 
 
 async def _repeat(
-    site: Site, once: Callable[[], Awaitable[float]], mend: Callable[[], None] = lambda: None
+    site: Site, once: Callable[[], Awaitable[float]], mend: Callable[[], None] = lambda: None, times: int = REPEATS
 ) -> list[float]:
-    times = []
-    for _ in range(REPEATS):
-        times.append(await once())
+    found = []
+    for _ in range(times):
+        found.append(await once())
         mend()
         await asyncio.sleep(0.5)
         await site.whole()
-    return times
+    return found
 
 
 def main() -> int:

@@ -65,6 +65,16 @@ def below(folder: Path) -> Iterator[psutil.Process]:
             continue
 
 
+def replica_processes(folder: Path) -> Iterator[int]:
+    """The replicas among them."""
+    for process in below(folder):
+        try:
+            if any("replica_main" in argument for argument in process.cmdline()):
+                yield process.pid
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+
+
 def dask_workers(pid: int) -> list[int]:
     """The Dask workers that the nanny in process `pid` has."""
     try:

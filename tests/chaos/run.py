@@ -98,6 +98,7 @@ async def _episode(site: Site, load: Load, fault: Fault, rng: random.Random) -> 
     before, known = Counter(load.tally.counts), len(load.tally.problems)
     done = await fault.inject(site, rng)
     recovery = await site.whole()
+    await site.accounted()
     counts = Counter(load.tally.counts)
     counts.subtract(before)
     return Episode(fault.name, done, recovery, {k: n for k, n in counts.items() if n}, load.tally.problems[known:])

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import psutil
 from tests.chaos.network import Machine, permitted
-from tests.chaos.processes import Program, below, dask_workers
+from tests.chaos.processes import Program, below, dask_workers, replica_processes
 from tests.conftest import free_port
 
 MODEL = "xinfer-demo"
@@ -139,6 +139,15 @@ class Site:
             await self._spread()
             await until(self._two_ready, "two replicas are ready")
         return time.monotonic() - started
+
+    async def accounted(self) -> None:
+        """Wait until no replica's process is left but those that the model's page shows."""
+
+        async def no_other() -> bool:
+            shown = {replica["pid"] for replica in await self.replicas()}
+            return await asyncio.to_thread(lambda: set(replica_processes(self.folder))) == shown
+
+        await until(no_other, "no other replica's process is left")
 
     async def _spread(self) -> None:
         replicas = await self.replicas()
