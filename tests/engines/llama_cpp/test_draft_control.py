@@ -101,3 +101,18 @@ def test_no_more_is_taken_than_there_is_and_than_fits(
     lengths = control.lengths(rates, most, len(guesses), room)
     assert sum(lengths) <= room
     assert all(0 <= length <= available for length, available in zip(lengths, most, strict=True))
+
+
+def test_guesses_that_take_long_to_make_are_not_made() -> None:
+    lengths = []
+    for pass_seconds in (0.0, 0.1, 3.0):
+        control = DraftControl()
+        control.pass_seconds = pass_seconds
+        for rows in (1, 2, 9):
+            control.stepped(rows, flat(rows))
+        lengths.append(control.lengths([0.9], [8], 1, 8)[0])
+    free, cheap, dear = lengths
+    assert free == 8
+    assert 1 < cheap <= 8
+    assert dear == 1  # To try, before it pauses.
+    assert control.rests()
