@@ -83,6 +83,8 @@ def test_choices_of_tools_become_constraints() -> None:
         ({"mcp_servers": [{"url": "x"}]}, "mcp_servers"),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0]"),
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "messages[0].content[0]"),
+        ({"stop_sequences": ["x"] * 17}, "stop_sequences"),
+        ({"stop_sequences": [""]}, "stop_sequences[0]"),
         ({"bogus": 1}, "bogus"),
     ],
 )

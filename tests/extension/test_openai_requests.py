@@ -297,6 +297,7 @@ def test_logprobs_and_biases_reach_the_replica() -> None:
             "json_schema",
             {"type": "array"},
         ),
+        ({"response_format": {"type": "json_object", "schema": {"type": "array"}}}, "json_schema", {"type": "array"}),
         ({"guided_json": '{"type": "array"}'}, "json_schema", {"type": "array"}),
         ({"guided_regex": "a+"}, "regex", "a+"),
         ({"guided_choice": ["yes", "no"]}, "choice", ["yes", "no"]),

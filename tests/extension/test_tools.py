@@ -7,6 +7,9 @@ import llguidance
 import pytest
 
 from jupyter_xinfer.protocol.tools import (
+    AllowedChoice,
+    AllowedTool,
+    AllowedTools,
     FunctionTool,
     NamedChoice,
     NamedFunction,
@@ -15,6 +18,7 @@ from jupyter_xinfer.protocol.tools import (
     ToolChoice,
     offered_tools,
 )
+from xinfer_runtime.errors import InvalidRequest
 
 CITY = FunctionTool(
     name="weather",
@@ -60,14 +64,30 @@ NOW = '{"name": "time", "arguments": {}}'
         ("required", None, '{"name": "other", "arguments": {}}', False),
         ("required", False, ROME, True),
         ("required", False, f"{ROME}\n{NOW}", False),
-        (NamedChoice("function", NamedFunction("weather")), None, ROME, True),
-        (NamedChoice("function", NamedFunction("weather")), None, NOW, False),
+        (NamedChoice(NamedFunction("weather")), None, ROME, True),
+        (NamedChoice(NamedFunction("weather")), None, NOW, False),
     ],
 )
 def test_a_forced_call_is_a_call_of_an_offered_tool_with_arguments_of_its_schema(
     choice: Any, parallel: bool | None, text: str, allowed: bool
 ) -> None:
     assert accepts(offered(choice, parallel), text) is allowed
+
+
+@pytest.mark.parametrize(("mode", "forced"), [("auto", False), ("required", True)])
+def test_of_allowed_tools_no_other_is_offered(mode: Any, forced: bool) -> None:
+    offer = offered(AllowedChoice(AllowedTools(mode, [AllowedTool("function", NamedFunction("time"))])))
+
+    assert [function.name for function in offer.functions] == ["time"]
+    assert (offer.constraint is not None) is forced
+    if forced:
+        assert accepts(offer, NOW)
+        assert not accepts(offer, ROME)
+
+
+def test_an_allowed_tool_must_be_among_those_offered() -> None:
+    with pytest.raises(InvalidRequest, match="'other'"):
+        offered(AllowedChoice(AllowedTools("auto", [AllowedTool("function", NamedFunction("other"))])))
 
 
 def test_a_free_choice_constrains_nothing() -> None:

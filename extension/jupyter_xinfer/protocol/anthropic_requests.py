@@ -9,9 +9,13 @@ from msgspec import Meta, Struct
 
 from jupyter_xinfer.protocol.chat_messages import MAX_MESSAGES, MAX_PARTS, FunctionCall, Message, MessageToolCall
 from jupyter_xinfer.protocol.openai_requests import ChatRequest
-from jupyter_xinfer.protocol.sampling_fields import PositiveInt, Probability
+from jupyter_xinfer.protocol.sampling_fields import MAX_STOP_LENGTH, MAX_STOP_STRINGS, PositiveInt, Probability
 from jupyter_xinfer.protocol.tools import FunctionTool, NamedChoice, NamedFunction, Tool, ToolChoice
 from xinfer_runtime.errors import InvalidRequest
+
+StopSequences = Annotated[
+    list[Annotated[str, Meta(min_length=1, max_length=MAX_STOP_LENGTH)]], Meta(max_length=MAX_STOP_STRINGS)
+]
 
 
 class Block(Struct):
@@ -138,7 +142,7 @@ class CountTokensRequest(Struct, kw_only=True, forbid_unknown_fields=True):
             return None, None
         parallel = False if given.disable_parallel_tool_use else None
         if given.type == "tool":
-            return NamedChoice("function", NamedFunction(given.name)), None
+            return NamedChoice(NamedFunction(given.name)), None
         if given.type == "any":
             return "required", parallel
         return given.type, parallel
@@ -150,7 +154,7 @@ class MessagesRequest(CountTokensRequest, kw_only=True, forbid_unknown_fields=Tr
     temperature: Probability | None = None
     top_p: Probability | None = None
     top_k: Annotated[int, Meta(ge=0)] | None = None
-    stop_sequences: list[str] | None = None
+    stop_sequences: StopSequences | None = None
     metadata: dict[str, Any] | None = None
     service_tier: str | None = None
     container: Any = None

@@ -1,7 +1,7 @@
 """The messages of a conversation as callers of the OpenAI API write them."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
@@ -53,11 +53,18 @@ class Message(Struct):
     name: str | None = None
     tool_calls: list[MessageToolCall] | None = None
     tool_call_id: str | None = None
+    refusal: str | None = None
+    audio: Any = None
+    function_call: Any = None
 
     def as_chat_message(self, index: int, images: Images = NO_IMAGES) -> ChatMessage:
         """The message for a replica. Raises `InvalidRequest` that names the field of message number `index`."""
         field = f"messages[{index}]"
-        if self.content is None and not (self.role == "assistant" and self.tool_calls):
+        for name, instead in (("audio", "the models of this server take text"), ("function_call", "use `tool_calls`")):
+            if getattr(self, name) is not None:
+                raise InvalidRequest(f"`{field}.{name}` is not supported; {instead}.", param=f"{field}.{name}")
+        content = self.refusal if self.content is None else self.content
+        if content is None and not (self.role == "assistant" and self.tool_calls):
             raise InvalidRequest(f"`{field}.content` is required.", param=f"{field}.content")
         if self.role == "tool" and self.tool_call_id is None:
             raise InvalidRequest(
@@ -66,7 +73,7 @@ class Message(Struct):
         return ChatMessage(
             # "developer" is OpenAI's newer word for the same part; chat templates know "system".
             role="system" if self.role == "developer" else self.role,
-            content=_text_of(self.content, index, images),
+            content=_text_of(content, index, images),
             name=self.name,
             tool_calls=tuple(
                 ToolCall(id=call.id, name=call.function.name, arguments=call.function.arguments)

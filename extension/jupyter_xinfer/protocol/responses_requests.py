@@ -9,7 +9,16 @@ from jupyter_xinfer.protocol.chat_messages import MAX_MESSAGES, ContentPart, Fun
 from jupyter_xinfer.protocol.openai_requests import ChatRequest
 from jupyter_xinfer.protocol.sampling_fields import PlainStreamOptions, PositiveInt, Probability, Temperature
 from jupyter_xinfer.protocol.structured_output import JsonSchemaFormat, ResponseFormat
-from jupyter_xinfer.protocol.tools import FunctionTool, NamedChoice, NamedFunction, Tool
+from jupyter_xinfer.protocol.tools import (
+    AllowedChoice,
+    AllowedTool,
+    AllowedTools,
+    FunctionTool,
+    NamedChoice,
+    NamedFunction,
+    Tool,
+    ToolChoice,
+)
 from xinfer_runtime.errors import InvalidRequest
 
 
@@ -24,24 +33,39 @@ class InputItem(Struct):
     call_id: str = ""
     output: str | list[ContentPart] = ""
 
-    def as_message(self) -> Message | None:
+    def as_message(self, where: str) -> Message | None:
+        """The message of the item that is at `where`. Raises `InvalidRequest` that names its field."""
         if self.type == "message":
-            return Message(role=self.role, content=_plain(self.content))
+            if self.content is None:
+                raise InvalidRequest(f"`{where}.content` is required.", param=f"{where}.content")
+            return Message(role=self.role, content=_plain(self.content, f"{where}.content"))
+        if self.type in ("function_call", "function_call_output") and not self.call_id:
+            raise InvalidRequest(f"`{where}.call_id` is required.", param=f"{where}.call_id")
         if self.type == "function_call":
             call = MessageToolCall(FunctionCall(self.name, self.arguments), id=self.call_id)
             return Message(role="assistant", tool_calls=[call])
         if self.type == "function_call_output":
-            return Message(role="tool", content=_plain(self.output), tool_call_id=self.call_id)
+            return Message(role="tool", content=_plain(self.output, f"{where}.output"), tool_call_id=self.call_id)
         # Templates leave the thoughts of earlier turns out.
         return None
 
 
-def _plain(content: str | list[ContentPart] | None) -> str | list[ContentPart] | None:
+def _plain(content: str | list[ContentPart], where: str) -> str | list[ContentPart]:
     """Parts under the names that chat has for them."""
-    if not isinstance(content, list):
+    if isinstance(content, str):
         return content
-    names = {"input_text": "text", "output_text": "text"}
-    return [ContentPart(names.get(part.type, part.type), part.text, part.refusal) for part in content]
+    return [_plain_part(part, f"{where}[{i}]") for i, part in enumerate(content)]
+
+
+def _plain_part(part: ContentPart, where: str) -> ContentPart:
+    text = part.refusal if part.type == "refusal" else part.text
+    if text is None or part.type not in ("input_text", "output_text", "text", "refusal"):
+        raise InvalidRequest(
+            f"`{where}` has type {part.type!r}; the models of this server take parts of type 'input_text' with a "
+            "`text`.",
+            param=where,
+        )
+    return ContentPart("text", text)
 
 
 class ResponseTool(Struct):
@@ -52,12 +76,30 @@ class ResponseTool(Struct):
     strict: bool | None = None
 
 
-class NamedTool(Struct):
+class NamedTool(Struct, tag_field="type", tag="function"):
+    name: str
+
+    def as_chat(self) -> ToolChoice:
+        return NamedChoice(NamedFunction(self.name))
+
+
+class AllowedName(Struct):
     type: Literal["function"]
     name: str
 
 
-class TextFormat(Struct):
+class AllowedNames(Struct, tag_field="type", tag="allowed_tools"):
+    """Some of the tools, in place of all of them."""
+
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[AllowedName], Meta(min_length=1)]
+
+    def as_chat(self) -> ToolChoice:
+        tools = [AllowedTool("function", NamedFunction(tool.name)) for tool in self.tools]
+        return AllowedChoice(AllowedTools(self.mode, tools))
+
+
+class TextFormat(Struct, forbid_unknown_fields=True):
     type: Literal["text", "json_object", "json_schema"] = "text"
     name: str = "output"
     schema: dict[str, Any] | None = None
@@ -65,15 +107,19 @@ class TextFormat(Struct):
     strict: bool | None = None
 
 
-class TextOptions(Struct):
+class TextOptions(Struct, forbid_unknown_fields=True):
     format: TextFormat | None = None
     verbosity: str | None = None
 
 
-class ReasoningOptions(Struct):
+class ReasoningOptions(Struct, forbid_unknown_fields=True):
     effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
-    summary: str | None = None
-    generate_summary: str | None = None
+    # Thoughts come whole, so that nothing is summarised.
+    summary: Literal["auto", "concise", "detailed"] | None = None
+    generate_summary: Literal["auto", "concise", "detailed"] | None = None
+    # Templates leave the thoughts of earlier turns out.
+    context: Literal["auto", "current_turn"] | None = None
+    mode: Literal["standard"] | None = None
 
 
 class ResponsesRequest(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -85,7 +131,7 @@ class ResponsesRequest(Struct, kw_only=True, forbid_unknown_fields=True):
     temperature: Temperature | None = None
     top_p: Probability | None = None
     tools: list[ResponseTool] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | AllowedNames | None = None
     parallel_tool_calls: bool | None = None
     text: TextOptions | None = None
     reasoning: ReasoningOptions | None = None
@@ -130,7 +176,8 @@ class ResponsesRequest(Struct, kw_only=True, forbid_unknown_fields=True):
         """The messages of this request alone, without its instructions."""
         if isinstance(self.input, str):
             return [Message(role="user", content=self.input)]
-        return _merged([message for item in self.input if (message := item.as_message()) is not None])
+        items = ((item, f"input[{i}]") for i, item in enumerate(self.input))
+        return _merged([message for item, where in items if (message := item.as_message(where)) is not None])
 
     def as_chat(self, history: Sequence[Message]) -> ChatRequest:
         """The chat request after `history`, the messages of earlier responses. Raises `InvalidRequest`."""
@@ -138,6 +185,11 @@ class ResponsesRequest(Struct, kw_only=True, forbid_unknown_fields=True):
             value = getattr(self, name)
             if value is not None and value not in harmless:
                 raise InvalidRequest(f"`{name}` is not supported by this server.", param=name)
+        if self.text is not None and self.text.verbosity not in (None, "medium"):
+            raise InvalidRequest(
+                "`text.verbosity` is not supported other than 'medium'; ask for it in `instructions`.",
+                param="text.verbosity",
+            )
         system = [Message(role="system", content=self.instructions)] if self.instructions else []
         return ChatRequest(
             model=self.model,
@@ -146,16 +198,17 @@ class ResponsesRequest(Struct, kw_only=True, forbid_unknown_fields=True):
             temperature=self.temperature,
             top_p=self.top_p,
             tools=self._tools(),
-            tool_choice=NamedChoice("function", NamedFunction(self.tool_choice.name))
-            if isinstance(self.tool_choice, NamedTool)
-            else self.tool_choice
-            if self.tools
-            else None,
+            tool_choice=self._choice(),
             parallel_tool_calls=self.parallel_tool_calls,
             response_format=self._format(),
             reasoning_effort=self.reasoning.effort if self.reasoning is not None else None,
-            verbosity=self.text.verbosity if self.text is not None else None,
         )
+
+    def _choice(self) -> ToolChoice | None:
+        if isinstance(self.tool_choice, NamedTool | AllowedNames):
+            return self.tool_choice.as_chat()
+        # Clients that offer no tools say "auto" all the same.
+        return self.tool_choice if self.tools or self.tool_choice == "required" else None
 
     def _tools(self) -> list[Tool] | None:
         for i, tool in enumerate(self.tools or ()):
@@ -173,6 +226,8 @@ class ResponsesRequest(Struct, kw_only=True, forbid_unknown_fields=True):
             return None
         if wanted.type != "json_schema":
             return ResponseFormat(wanted.type)
+        if wanted.schema is None:
+            raise InvalidRequest("`text.format.schema` is required.", param="text.format.schema")
         return ResponseFormat("json_schema", JsonSchemaFormat(wanted.name, wanted.schema))
 
 

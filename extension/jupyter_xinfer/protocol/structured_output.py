@@ -15,20 +15,30 @@ MAX_GRAMMAR = 16_384
 MAX_SCHEMA_DEPTH = 64
 
 
-class JsonSchemaFormat(Struct):
+class JsonSchemaFormat(Struct, forbid_unknown_fields=True):
     name: Annotated[str, Meta(min_length=1, max_length=64)]
     schema: dict[str, Any] | None = None
     description: str | None = None
     strict: bool | None = None
 
 
-class ResponseFormat(Struct):
+class ResponseFormat(Struct, forbid_unknown_fields=True):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchemaFormat | None = None
+    schema: dict[str, Any] | None = None
+    """Of `json_object`, as llama-server and others take it."""
 
     def constraint(self) -> Constraint | None:
         """Raises `InvalidRequest` that names the field."""
+        for name in ("json_schema", "schema"):
+            if getattr(self, name) is not None and self.type != {"schema": "json_object"}.get(name, name):
+                raise InvalidRequest(
+                    f"`response_format.{name}` does not belong to the type {self.type!r}.",
+                    param=f"response_format.{name}",
+                )
         if self.type == "json_object":
+            if self.schema is not None:
+                return schema_constraint(self.schema, "response_format.schema")
             return Constraint(ConstraintKind.JSON_OBJECT)
         if self.type == "text":
             return None

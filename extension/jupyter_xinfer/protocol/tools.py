@@ -60,12 +60,27 @@ class NamedFunction(Struct):
     name: str
 
 
-class NamedChoice(Struct):
+class NamedChoice(Struct, tag_field="type", tag="function"):
+    function: NamedFunction
+
+
+class AllowedTool(Struct):
     type: Literal["function"]
     function: NamedFunction
 
 
-ToolChoice = Literal["none", "auto", "required"] | NamedChoice
+class AllowedTools(Struct):
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[AllowedTool], Meta(min_length=1)]
+
+
+class AllowedChoice(Struct, tag_field="type", tag="allowed_tools"):
+    """Some of the tools, in place of all of them."""
+
+    allowed_tools: AllowedTools
+
+
+ToolChoice = Literal["none", "auto", "required"] | NamedChoice | AllowedChoice
 
 
 class OfferedTools(Struct, frozen=True):
@@ -91,17 +106,25 @@ def offered_tools(tools: Sequence[Tool] | None, choice: ToolChoice | None, paral
     if choice == "none":
         return OfferedTools()
     if isinstance(choice, NamedChoice):
-        named = [function for function in functions if function.name == choice.function.name]
-        if not named:
-            raise InvalidRequest(
-                f"`tool_choice` names {choice.function.name!r}, which is not among `tools`.", param="tool_choice"
-            )
-        return OfferedTools(functions, Constraint(ConstraintKind.JSON_SCHEMA, named[0].call_schema()))
+        [named] = _chosen(functions, [choice.function.name])
+        return OfferedTools(functions, Constraint(ConstraintKind.JSON_SCHEMA, named.call_schema()))
+    if isinstance(choice, AllowedChoice):
+        functions = _chosen(functions, [tool.function.name for tool in choice.allowed_tools.tools])
+        choice = choice.allowed_tools.mode
     if choice == "required":
         # One call, unless several were asked for in so many words: the form is none that models were trained on, so
         # that many would not know when to stop.
         return OfferedTools(functions, _one_or_more(functions, several=parallel is True))
     return OfferedTools(functions)
+
+
+def _chosen(functions: Sequence[FunctionTool], names: Sequence[str]) -> tuple[FunctionTool, ...]:
+    """The functions of these names. Raises `InvalidRequest` for a name that none has."""
+    by_name = {function.name: function for function in functions}
+    for name in names:
+        if name not in by_name:
+            raise InvalidRequest(f"`tool_choice` names {name!r}, which is not among `tools`.", param="tool_choice")
+    return tuple(by_name[name] for name in dict.fromkeys(names))
 
 
 def _one_or_more(functions: Sequence[FunctionTool], *, several: bool) -> Constraint:
