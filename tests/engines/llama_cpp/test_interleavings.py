@@ -17,10 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
+from xinfer_runtime.engines.llama_cpp.commands import Abort, Command, Start, Stop
 from xinfer_runtime.engines.llama_cpp.draft_control import DraftControl
 from xinfer_runtime.engines.llama_cpp.generation import Generation
 from xinfer_runtime.engines.llama_cpp.loading import LoadedModel, load_model
-from xinfer_runtime.engines.llama_cpp.loop import Abort, Command, EngineLoop, Outcome, Start, Stop
+from xinfer_runtime.engines.llama_cpp.loop import EngineLoop, Outcome
 from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.engines.llama_cpp.scheduler import Limits
 from xinfer_runtime.engines.llama_cpp.speculation import Speculation

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
+import llama_cpp  # noqa: F401  (before numpy: with a CUDA build the other order crashes at every model load)
 import numpy as np
 
 from xinfer_runtime.engines.llama_cpp.draft_slots import DraftSlots, Place

@@ -16,9 +16,10 @@ from queue import SimpleQueue
 import msgspec
 
 from xinfer_runtime.engines.base import EmitStep, Engine, ReportProgress
+from xinfer_runtime.engines.llama_cpp.commands import Abort, Command, Start, Stop, UseThreads
 from xinfer_runtime.engines.llama_cpp.generation import Generation
 from xinfer_runtime.engines.llama_cpp.loading import load_model
-from xinfer_runtime.engines.llama_cpp.loop import Abort, Command, EngineLoop, Outcome, Start, Stop, UseThreads
+from xinfer_runtime.engines.llama_cpp.loop import EngineLoop, Outcome
 from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.engines.llama_cpp.speculation import Speculation
 from xinfer_runtime.errors import DeadlineExceeded, EngineError, ErrorInfo, InvalidRequest, XinferError

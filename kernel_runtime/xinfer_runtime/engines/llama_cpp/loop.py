@@ -4,7 +4,6 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 import llama_cpp  # noqa: F401  (before numpy: with a CUDA build the other order crashes at every model load)
@@ -13,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xinfer_runtime.control_group import usable_cores
-from xinfer_runtime.engines.llama_cpp.adapters import NO_ADAPTER, by_adapter
+from xinfer_runtime.engines.llama_cpp.adapters import by_adapter
 from xinfer_runtime.engines.llama_cpp.batch_sampler import BatchSampler
+from xinfer_runtime.engines.llama_cpp.commands import Abort, Command, Stop, UseThreads
 from xinfer_runtime.engines.llama_cpp.generation import Generation
 from xinfer_runtime.engines.llama_cpp.model import DECODED, NO_CELLS, Chunk, Context
 from xinfer_runtime.engines.llama_cpp.prefix_cache import Remove
 from xinfer_runtime.engines.llama_cpp.scheduler import Limits, Scheduler, Step, TokenSequence, Work
 from xinfer_runtime.engines.llama_cpp.speculation import Speculation
-from xinfer_runtime.engines.llama_cpp.thread_choice import ThreadChoice
 from xinfer_runtime.engines.llama_cpp.throughput import StepTime, Throughput
 from xinfer_runtime.errors import EngineError
 from xinfer_runtime.messages import Delta, EngineStats
@@ -33,41 +32,6 @@ client, for which cores are taken from the next pass, costs as much as computing
 
 Outcome = tuple[int, Delta]
 """A delta and the ticket of the request that it is for."""
-
-
-@dataclass(frozen=True)
-class Start:
-    """Run a request: `tokens` are its prompt and what it resumes from."""
-
-    ticket: int
-    generation: Generation
-    tokens: list[int]
-    singly_from: int | None
-    adapter: str = NO_ADAPTER
-    batch: bool = False
-
-
-@dataclass(frozen=True)
-class Abort:
-    """Drop a request."""
-
-    ticket: int
-
-
-@dataclass(frozen=True)
-class Stop:
-    """End the loop."""
-
-
-@dataclass(frozen=True)
-class UseThreads:
-    """Compute with these numbers of threads from now on, which are for so many cores."""
-
-    threads: ThreadChoice
-    cores: int
-
-
-Command = Start | Abort | Stop | UseThreads
 
 
 class EngineLoop:
