@@ -7,8 +7,8 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,18 +106,32 @@ async def fill_disk(site: Site, rng: random.Random) -> str:
     """The disk of a node is full while its replica dies and is started again."""
     replica = rng.choice(await site.replicas())
     node = replica["node"]
-    home = site.home_of(node)
-    (home / "logs").mkdir(exist_ok=True)
-    _run("mount", "-t", "tmpfs", "-o", "size=256k", "none", str(home / "logs"))
-    try:
-        with suppress(OSError), (home / "logs" / "ballast").open("wb", buffering=0) as ballast:
-            while ballast.write(bytes(4096)):
-                pass
+    logs = site.home_of(node) / "logs"
+    logs.mkdir(exist_ok=True)
+    with _full(logs):
         await _kill_replica(site, replica)
         await site.whole()
-    finally:
-        _run("umount", "-l", str(home / "logs"))
     return f"disk full under the logs of node {node}, and kill -9 of its replica"
+
+
+async def fill_supervisors_disk(site: Site, _rng: random.Random) -> str:
+    """What is wanted changes, and cannot be written."""
+    with _full(site.home / "cluster"):
+        await site.replace_one()
+    return "disk full under the supervisor's table, and a replica added and another one removed"
+
+
+@contextmanager
+def _full(folder: Path) -> Iterator[None]:
+    """Meanwhile `folder` is another disk, which is full."""
+    _run("mount", "-t", "tmpfs", "-o", "size=256k", "none", str(folder))
+    try:
+        with suppress(OSError), (folder / "ballast").open("wb", buffering=0) as ballast:
+            while ballast.write(bytes(4096)):
+                pass
+        yield
+    finally:
+        _run("umount", "-l", str(folder))
 
 
 async def exhaust_memory(site: Site, rng: random.Random) -> str:
@@ -184,5 +198,6 @@ FAULTS = (
     Fault("Jupyter server killed", kill_gateway),
     Fault("node cut off", cut_node_off, _needs_cables),
     Fault("disk full", fill_disk, _needs_root),
+    Fault("supervisor's disk full", fill_supervisors_disk, _needs_root),
     Fault("memory exhausted", exhaust_memory, _needs_cgroup),
 )

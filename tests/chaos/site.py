@@ -136,7 +136,7 @@ class Site:
         while len(nodes := {replica["node"] for replica in await self.replicas()}) == 1:
             if time.monotonic() > started + WAIT:
                 raise TimeoutError(f"not within {WAIT:.0f} s: a replica on another node than {nodes}")
-            await self._spread()
+            await self.replace_one()
             await until(self._two_ready, "two replicas are ready")
         return time.monotonic() - started
 
@@ -149,7 +149,8 @@ class Site:
 
         await until(no_other, "no other replica's process is left")
 
-    async def _spread(self) -> None:
+    async def replace_one(self) -> None:
+        """Add a third replica, wherever it fits, and remove one of the two."""
         replicas = await self.replicas()
         client = next(gateway.client for gateway in self.gateways if gateway.up)
         added = await client.post(f"v1/models/{MODEL}/replicas", json={})

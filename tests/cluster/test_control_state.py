@@ -98,6 +98,17 @@ def test_a_launch_is_placed_sent_published_and_persisted() -> None:
     assert cluster.model().state == "ready"
 
 
+def test_replicas_without_a_place_are_counted_and_nodes_that_have_some_are_busy() -> None:
+    """What an adaptive cluster is asked to grow to, and what it is not given to close."""
+    cluster = launched("a", "b", replica=2)
+    assert (cluster.state.unplaced(), cluster.state.busy_nodes()) == (0, {"a", "b"})
+    cluster.handle(control.NodeLeft("a"))
+    cluster.handle(control.NodeLeft("b"))
+    assert (cluster.state.unplaced(), cluster.state.busy_nodes()) == (2, set())
+    cluster.report("c")
+    assert (cluster.state.unplaced(), cluster.state.busy_nodes()) == (0, {"c"})
+
+
 def test_replicas_spread() -> None:
     cluster = launched("a", "b", replica=2)
     assert [cluster.wanted("a"), cluster.wanted("b")] == [["m-0"], ["m-1"]]
