@@ -115,9 +115,12 @@ async def fill_disk(site: Site, rng: random.Random) -> str:
 
 
 async def fill_supervisors_disk(site: Site, _rng: random.Random) -> str:
-    """What is wanted changes, and cannot be written."""
-    with _full(site.home / "cluster"):
+    """What is wanted changes, and cannot be written before there is room again."""
+    table = site.home / "cluster" / "desired.json"
+    before = table.stat().st_mtime_ns
+    with _full(table.parent):
         await site.replace_one()
+    await until(lambda: table.stat().st_mtime_ns > before, "the table is written")
     return "disk full under the supervisor's table, and a replica added and another one removed"
 
 

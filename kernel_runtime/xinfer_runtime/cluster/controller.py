@@ -56,6 +56,7 @@ _INSPECT_TIMEOUT = 30.0
 _LOCK_WAIT = 10.0
 _LOCK_POLL = 0.2
 _RESTORE_WAIT = 0.5
+_SAVE_AGAIN = 5.0
 _SYNCS_AT_ONCE = 64
 _AWAY_SECONDS = 15.0
 """What the next Dask worker of a node gets to come up, while the node's replicas go on."""
@@ -87,6 +88,7 @@ class Controller(SchedulerPlugin):
         self._sync_slots = asyncio.Semaphore(_SYNCS_AT_ONCE)
         self._save_lock = asyncio.Lock()
         self._unsaved: tuple[ModelSpec, ...] | None = None
+        self._save_at = 0.0
         self._table = DesiredTable(Path(self._home)) if self._home else None
         self.restored = asyncio.Event()
         self._nannies: dict[str, str] = {}
@@ -255,6 +257,8 @@ class Controller(SchedulerPlugin):
             if metric:
                 self.handle(HeartbeatSeen(worker.address, metric["boot"], metric["seq"]))
         self.handle(Ticked())
+        if self._unsaved is not None and time.monotonic() >= self._save_at:
+            self._spawn(self.persisted())
         self._watchers.beat(self.revision)
 
     async def _send_sync(self, address: str, sync: Sync) -> None:
@@ -308,7 +312,7 @@ class Controller(SchedulerPlugin):
         return True
 
     async def persisted(self) -> None:
-        """Write what is unsaved. Models run on without the file, so a full disk is logged and not raised."""
+        """Write what is unsaved. Models run on without the file, so a full disk is logged and tried again."""
         async with self._save_lock:
             specs, self._unsaved = self._unsaved, None
             if specs is None or self._table is None:
@@ -316,7 +320,9 @@ class Controller(SchedulerPlugin):
             try:
                 await asyncio.to_thread(self._table.save, specs)
             except OSError as error:
-                logger.error("%s was not written, a restart will not know this change: %s", self._table.path, error)
+                logger.error("%s was not written, a restart would not know this change: %s", self._table.path, error)
+                self._unsaved = specs if self._unsaved is None else self._unsaved
+                self._save_at = time.monotonic() + _SAVE_AGAIN
 
     async def until(self, condition: Callable[[], bool], seconds: float) -> None:
         """Wait for `condition`, at most `seconds`; what follows finds out whether it holds."""
