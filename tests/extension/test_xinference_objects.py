@@ -2,8 +2,9 @@
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
-from jupyter_xinfer.protocol.model_objects import model_object
+from jupyter_xinfer.protocol.model_objects import model_object, progress_object
 from jupyter_xinfer.protocol.xinference_objects import (
     cluster_objects,
     definition_object,
@@ -39,6 +40,30 @@ def test_a_model_that_still_loads_is_described_by_what_is_known_of_its_name() ->
 
     assert described["model_ability"] == ["chat"]
     assert (described["model_family"], described["model_size_in_billions"]) == ("qwen", 7)
+
+
+@pytest.mark.parametrize(
+    ("states", "wanted", "progress"),
+    [
+        ([], 1, 0.0),
+        ([ReplicaState.LOADING], 1, 0.99),
+        ([ReplicaState.READY], 1, 1.0),
+        ([ReplicaState.READY], 2, 0.5),
+        ([ReplicaState.READY] * 199 + [ReplicaState.LOADING], 200, 0.99),
+        ([ReplicaState.READY, ReplicaState.DRAINING], 1, 1.0),
+    ],
+)
+def test_progress_is_1_only_when_the_model_answers(states: list[ReplicaState], wanted: int, progress: float) -> None:
+    """Clients that launch in the background wait for 1; a file that is loaded is still to be tried out."""
+    replicas = tuple(Replica(id=f"m-{i}", uid="m", state=state, progress=1.0) for i, state in enumerate(states))
+
+    told = progress_object(ModelStatus(spec=replace(SPEC, replica=wanted), replicas=replicas))
+
+    assert told["progress"] == progress
+    assert all(
+        (each["progress"] == 1) is (state == ReplicaState.READY)
+        for each, state in zip(told["replicas"], states, strict=True)
+    )
 
 
 def test_a_loaded_model_speaks_for_itself() -> None:

@@ -1,5 +1,6 @@
 """The unmodified client of Xinference 4.1, synchronous and asynchronous, against a real server."""
 
+import asyncio
 import json
 import threading
 import warnings
@@ -9,7 +10,12 @@ from typing import Any
 
 import httpx
 import pytest
-from xinference_client.client.restful.async_restful_client import AsyncClient
+from xinference_client.client.restful.async_restful_client import (
+    AsyncClient,
+    AsyncRESTfulAudioModelHandle,
+    AsyncRESTfulGenerateModelHandle,
+    AsyncRESTfulImageModelHandle,
+)
 from xinference_client.client.restful.restful_client import (
     Client,
     RESTfulChatModelHandle,
@@ -347,3 +353,62 @@ async def test_the_async_client_does_the_same(async_client: AsyncClient) -> None
             assert "llama.cpp" in await async_client.query_engine_by_model_name("xinfer-demo")
         finally:
             await async_client.terminate_model(uid)
+
+
+async def test_the_async_client_manages_models_too(async_client: AsyncClient) -> None:
+    await async_client.launch_model("xinfer-demo", model_uid="xi-async-bg", wait_ready=False)
+    try:
+        for _ in range(600):
+            if (await async_client.get_launch_model_progress("xi-async-bg"))["progress"] == 1:
+                break
+            await asyncio.sleep(0.05)
+        with pytest.raises(RuntimeError, match="Fail to cancel launching model, detail: "):
+            await async_client.cancel_launch_model("xi-async-bg")
+        assert (await async_client.describe_model("xi-async-bg"))["model_type"] == "LLM"
+        [instance] = await async_client.get_instance_info("xinfer-demo", "xi-async-bg")
+        added = await async_client.add_model_replica("xi-async-bg")
+        assert added["replica_id"] != instance["replica_statuses"][0]["replica_id"]
+        assert await async_client.terminate_model_replica("xi-async-bg", added["replica_id"]) == 1
+    finally:
+        await async_client.terminate_model("xi-async-bg")
+    with pytest.raises(RuntimeError, match="No model 'xi-async-bg'"):
+        await async_client.describe_model("xi-async-bg")
+
+
+async def test_the_async_client_asks_about_models_and_cluster_too(async_client: AsyncClient) -> None:
+    assert "llama.cpp" in await async_client.query_engine_by_model_name("xinfer-demo", model_type="LLM")
+    assert [each["model_name"] for each in await async_client.list_model_registrations("LLM")] == ["xinfer-demo"]
+    [cached] = await async_client.list_cached_models("xinfer-demo")
+    assert (await async_client.list_deletable_models(cached["model_version"]))["paths"] == []
+    with pytest.raises(RuntimeError, match="Failed to remove cached models, detail: "):
+        await async_client.confirm_and_remove_model(cached["model_version"])
+    [worker] = await async_client.get_workers_info()
+    assert worker["models"]
+    assert (await async_client.get_supervisor_info())["supervisor_ip"]
+    assert await async_client.abort_request("xinfer-demo", "nothing") == {"msg": "NOT_FOUND"}
+
+
+@pytest.mark.parametrize(
+    ("handle", "call", "said"),
+    [
+        (AsyncRESTfulImageModelHandle, lambda handle: handle.text_to_image("a cat"), "text2image"),
+        (AsyncRESTfulAudioModelHandle, lambda handle: handle.speech("hello"), "text2audio"),
+        (AsyncRESTfulAudioModelHandle, lambda handle: handle.transcriptions(b"RIFF"), "audio2text"),
+    ],
+)
+async def test_async_handles_say_what_is_missing(
+    xinfer_server: Any, async_client: AsyncClient, handle: Any, call: Any, said: str
+) -> None:
+    model = handle("xinfer-demo", xinfer_server.url.rstrip("/"), async_client._headers)
+    with pytest.raises(RuntimeError, match=f"does not have the ability '{said}'"):
+        await call(model)
+    await model.close()
+
+
+async def test_the_async_client_completes_text(xinfer_server: Any, async_client: AsyncClient) -> None:
+    model = AsyncRESTfulGenerateModelHandle("xinfer-demo", xinfer_server.url.rstrip("/"), async_client._headers)
+    whole = await model.generate("Once upon a time", GREEDY)
+    streamed = await model.generate("Once upon a time", {**GREEDY, "stream": True})
+    parts = [chunk["choices"][0]["text"] async for chunk in streamed if chunk["choices"]]
+    assert "".join(parts) == whole["choices"][0]["text"]
+    await model.close()

@@ -9,6 +9,8 @@ from xinfer_runtime.catalog.model_kind import ABILITIES
 from xinfer_runtime.messages import EngineStats, ModelInfo, ModelStatus, Replica
 
 NO_STATS = EngineStats()
+_NEARLY = 0.99
+"""The progress of what is not ready: clients take 1 for the word to begin."""
 
 
 def model_object(status: ModelStatus, stats: Mapping[str, EngineStats], family: Family | None = None) -> dict[str, Any]:
@@ -82,7 +84,7 @@ def progress_object(status: ModelStatus) -> dict[str, Any]:
         "message": status.error.message if status.error is not None else "",
         "download_files": [],
         "replicas": [
-            {"replica_id": replica.id, "progress": replica.progress, "stage": replica.message or replica.state}
+            {"replica_id": replica.id, "progress": _progress_of(replica), "stage": replica.message or replica.state}
             for replica in status.replicas
         ],
     }
@@ -117,11 +119,16 @@ def registration_object(family: Family) -> dict[str, Any]:
 
 
 def progress_of(status: ModelStatus) -> float:
-    """From 0 to 1, over all replicas that are wanted."""
-    if not status.replicas:
-        return 0.0
-    done = sum(1.0 if replica.state == "ready" else replica.progress for replica in status.replicas)
-    return round(min(done / max(len(status.replicas), status.spec.replica), 1.0), 3)
+    """From 0 to 1, over all replicas that are wanted; 1 only when all are ready."""
+    done = [_progress_of(replica) for replica in status.replicas]
+    if done.count(1.0) >= max(status.spec.replica, 1):
+        return 1.0
+    return min(round(sum(done) / max(len(done), status.spec.replica, 1), 3), _NEARLY)
+
+
+def _progress_of(replica: Replica) -> float:
+    # A model whose file is loaded is still to be tried out.
+    return 1.0 if replica.state == "ready" else min(replica.progress, _NEARLY)
 
 
 def _replica_object(replica: Replica, stats: EngineStats) -> dict[str, Any]:
@@ -132,7 +139,7 @@ def _replica_object(replica: Replica, stats: EngineStats) -> dict[str, Any]:
         "pid": replica.pid,
         "devices": list(replica.devices),
         "state": replica.state,
-        "progress": replica.progress,
+        "progress": _progress_of(replica),
         "message": replica.error.message if replica.error is not None else replica.message,
         "restarts": replica.restarts,
         "running": stats.running,
