@@ -105,11 +105,13 @@ class Constraint(Struct, frozen=True, array_like=True):
 class ChatMessage(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One message of a conversation; `tool_calls` of an assistant, `tool_call_id` and `name` of a tool.
 
-    `images` are encoded as their files were (PNG, JPEG, GIF or WebP), in their order in the message.
+    `images` are encoded as their files were (PNG, JPEG, GIF or WebP), in their order in the message. `reasoning` is
+    what an assistant thought before it said that.
     """
 
     role: str
     content: str | None = None
+    reasoning: str | None = None
     name: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None

@@ -48,6 +48,17 @@ def test_tool_calls_come_with_arguments_as_an_object() -> None:
     assert render(source, messages) == "|1|1|add"
 
 
+def test_thoughts_come_under_the_names_that_families_have_for_them() -> None:
+    call = ToolCall(id="1", name="add", arguments="{}")
+    source = "{{ messages[0].reasoning_content }}|{{ messages[0].thinking }}"
+    spoken = ChatMessage(role="assistant", content="ok", reasoning="hm")
+
+    assert render(source, (spoken,)) == "hm|hm"
+    # gpt-oss' template refuses both together.
+    assert render(source, (ChatMessage(role="assistant", content="ok", reasoning="hm", tool_calls=(call,)),)) == "hm|"
+    assert render("{{ 'thinking' in messages[0] }}") == "False"
+
+
 def test_arguments_that_are_no_json_object_stay_text() -> None:
     call = ToolCall(id="1", name="add", arguments="[1")
     message = ChatMessage(role="assistant", tool_calls=(call,))

@@ -50,7 +50,13 @@ def test_a_whole_message_conforms_to_the_clients_types() -> None:
 def test_results_of_tools_are_messages_of_their_own() -> None:
     messages = [
         {"role": "user", "content": "Hi"},
-        {"role": "assistant", "content": [{"type": "tool_use", "id": "c1", "name": "weather", "input": {"x": 1}}]},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "Hm.", "signature": ""},
+                {"type": "tool_use", "id": "c1", "name": "weather", "input": {"x": 1}},
+            ],
+        },
         {
             "role": "user",
             "content": [
@@ -65,6 +71,7 @@ def test_results_of_tools_are_messages_of_their_own() -> None:
     assert found is not None
     assert [message.role for message in found] == ["system", "user", "assistant", "tool", "user"]
     assert found[2].tool_calls[0].arguments == '{"x": 1}'
+    assert found[2].reasoning == "Hm."
     assert (found[3].content, found[3].tool_call_id) == ("sunny", "c1")
 
 

@@ -193,6 +193,14 @@ def test_a_tool_conversation_is_carried_whole() -> None:
     assert request.messages[2].tool_call_id == "c1"
 
 
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+def test_thoughts_that_come_back_reach_the_template(name: str) -> None:
+    messages = chat(messages=[USER, {"role": "assistant", "content": "Hi", name: "Hm."}, {**USER, name: "x"}]).messages
+
+    assert messages is not None
+    assert [message.reasoning for message in messages] == [None, "Hm.", None]
+
+
 def test_without_parallel_calls_the_output_ends_with_the_first() -> None:
     assert chat(tools=[WEATHER], parallel_tool_calls=False).one_call
     assert not chat(tools=[WEATHER]).one_call

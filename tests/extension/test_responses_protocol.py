@@ -81,10 +81,10 @@ def test_a_failure_in_the_stream_is_an_event_with_the_failed_response() -> None:
 
 def test_what_was_said_is_kept_for_the_next_response() -> None:
     kept: list[Message] = []
-    events(encoder(kept), Delta("id", "Hel", tool_calls=(CALL,)), LAST)
+    events(encoder(kept), Delta("id", reasoning="Hm."), Delta("id", "Hel", tool_calls=(CALL,)), LAST)
 
     [turn] = kept
-    assert turn.content == "Hello"
+    assert (turn.content, turn.reasoning_content) == ("Hello", "Hm.")
     assert [call.id for call in turn.tool_calls or ()] == ["c1"]
 
 
@@ -92,7 +92,7 @@ def test_items_become_messages_with_calls_in_one_turn() -> None:
     call = {"type": "function_call", "name": "f", "arguments": "{}"}
     items = [
         {"role": "user", "content": [{"type": "input_text", "text": "Hi"}]},
-        {"type": "reasoning", "summary": []},
+        {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "Hm."}]},
         {**call, "call_id": "a"},
         {**call, "call_id": "b"},
         {"type": "function_call_output", "call_id": "a", "output": "1"},
@@ -103,6 +103,7 @@ def test_items_become_messages_with_calls_in_one_turn() -> None:
     assert messages is not None
     assert [message.role for message in messages] == ["system", "user", "assistant", "tool"]
     assert [each.id for each in messages[2].tool_calls] == ["a", "b"]
+    assert messages[2].reasoning == "Hm."
 
 
 def test_options_reach_the_chat_request() -> None:

@@ -27,6 +27,7 @@ class Block(Struct):
     name: str = ""
     input: dict[str, Any] = msgspec.field(default_factory=dict)
     tool_use_id: str = ""
+    thinking: str = ""
     content: "str | list[Block] | None" = None
 
 
@@ -39,6 +40,7 @@ class AnthropicMessage(Struct):
         if isinstance(self.content, str):
             return [Message(role=self.role, content=self.content)]
         texts: list[str] = []
+        thoughts: list[str] = []
         calls: list[MessageToolCall] = []
         results: list[Message] = []
         for i, block in enumerate(self.content):
@@ -50,12 +52,16 @@ class AnthropicMessage(Struct):
             elif block.type == "tool_result" and self.role == "user":
                 text = _text(block.content, where)
                 results.append(Message(role="tool", content=text, tool_call_id=block.tool_use_id))
-            elif block.type not in ("thinking", "redacted_thinking"):
+            elif block.type == "thinking" and self.role == "assistant":
+                thoughts.append(block.thinking)
+            elif block.type != "redacted_thinking":
                 raise InvalidRequest(f"`{where}` has type {block.type!r}, which this server cannot take.", param=where)
         if calls or self.role == "assistant":
-            return [Message(role="assistant", content="".join(texts), tool_calls=calls or None)]
-        said = [Message(role="user", content="".join(texts))] if texts or not results else []
-        return [*results, *said]
+            reasoning = "\n".join(thoughts) or None
+            said = Message("assistant", "".join(texts), tool_calls=calls or None, reasoning_content=reasoning)
+            return [said]
+        asked = [Message(role="user", content="".join(texts))] if texts or not results else []
+        return [*results, *asked]
 
 
 def _text(content: str | Sequence[Block] | None, where: str) -> str:

@@ -53,6 +53,9 @@ class Message(Struct):
     name: str | None = None
     tool_calls: list[MessageToolCall] | None = None
     tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    """vLLM's newer name of `reasoning_content`."""
     refusal: str | None = None
     audio: Any = None
     function_call: Any = None
@@ -74,6 +77,7 @@ class Message(Struct):
             # "developer" is OpenAI's newer word for the same part; chat templates know "system".
             role="system" if self.role == "developer" else self.role,
             content=_text_of(content, index, images),
+            reasoning=(self.reasoning_content or self.reasoning) if self.role == "assistant" else None,
             name=self.name,
             tool_calls=tuple(
                 ToolCall(id=call.id, name=call.function.name, arguments=call.function.arguments)

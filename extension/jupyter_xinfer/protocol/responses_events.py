@@ -44,12 +44,13 @@ class ResponsesEncoder(Encoder):
     def _turn(self) -> Message:
         """What the model said, as the message that goes before the next one of this conversation."""
         text = "".join(item["content"][0]["text"] for item in self._items if item["type"] == "message")
+        thoughts = "\n".join(item["content"][0]["text"] for item in self._items if item["type"] == "reasoning")
         calls = [
             MessageToolCall(FunctionCall(item["name"], item["arguments"]), id=item["call_id"])
             for item in self._items
             if item["type"] == "function_call"
         ]
-        return Message(role="assistant", content=text, tool_calls=calls or None)
+        return Message(role="assistant", content=text, tool_calls=calls or None, reasoning_content=thoughts or None)
 
     def whole(self, deltas: Sequence[Delta]) -> bytes:
         self.chunks(0, deltas[0])

@@ -32,8 +32,9 @@ class InputItem(Struct):
     arguments: str = "{}"
     call_id: str = ""
     output: str | list[ContentPart] = ""
+    summary: list[ContentPart] | None = None
 
-    def as_message(self, where: str) -> Message | None:
+    def as_message(self, where: str) -> Message:
         """The message of the item that is at `where`. Raises `InvalidRequest` that names its field."""
         if self.type == "message":
             if self.content is None:
@@ -46,8 +47,9 @@ class InputItem(Struct):
             return Message(role="assistant", tool_calls=[call])
         if self.type == "function_call_output":
             return Message(role="tool", content=_plain(self.output, f"{where}.output"), tool_call_id=self.call_id)
-        # Templates leave the thoughts of earlier turns out.
-        return None
+        parts = self.content if isinstance(self.content, list) else self.summary or []
+        thoughts = "\n".join(part.text for part in parts if part.text)
+        return Message(role="assistant", reasoning_content=thoughts)
 
 
 def _plain(content: str | list[ContentPart], where: str) -> str | list[ContentPart]:
@@ -117,7 +119,7 @@ class ReasoningOptions(Struct, forbid_unknown_fields=True):
     # Thoughts come whole, so that nothing is summarised.
     summary: Literal["auto", "concise", "detailed"] | None = None
     generate_summary: Literal["auto", "concise", "detailed"] | None = None
-    # Templates leave the thoughts of earlier turns out.
+    # Which thoughts of earlier turns the model sees is its template's to say.
     context: Literal["auto", "current_turn"] | None = None
     mode: Literal["standard"] | None = None
 
@@ -176,8 +178,7 @@ class ResponsesRequest(Struct, kw_only=True, forbid_unknown_fields=True):
         """The messages of this request alone, without its instructions."""
         if isinstance(self.input, str):
             return [Message(role="user", content=self.input)]
-        items = ((item, f"input[{i}]") for i, item in enumerate(self.input))
-        return _merged([message for item, where in items if (message := item.as_message(where)) is not None])
+        return _merged([item.as_message(f"input[{i}]") for i, item in enumerate(self.input)])
 
     def as_chat(self, history: Sequence[Message]) -> ChatRequest:
         """The chat request after `history`, the messages of earlier responses. Raises `InvalidRequest`."""
@@ -232,13 +233,20 @@ class ResponsesRequest(Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 def _merged(messages: list[Message]) -> list[Message]:
-    """Calls that follow one another, or an answer, are one turn of the assistant."""
+    """Thoughts, an answer and calls that follow one another are one turn of the assistant."""
     turns: list[Message] = []
+    thoughts: list[str] = []
     for message in messages:
+        if message.role == "assistant" and message.content is None and not message.tool_calls:
+            thoughts.append(message.reasoning_content or "")
+            continue
         last = turns[-1] if turns else None
         if message.tool_calls and last is not None and last.role == "assistant":
-            calls = [*(last.tool_calls or ()), *message.tool_calls]
-            turns[-1] = Message(role="assistant", content=last.content, tool_calls=calls)
+            last.tool_calls = [*(last.tool_calls or ()), *message.tool_calls]
         else:
             turns.append(message)
+        # Thoughts without anything that was said after them are those of nobody's turn.
+        if thoughts and message.role == "assistant":
+            turns[-1].reasoning_content = "\n".join(filter(None, (turns[-1].reasoning_content, *thoughts)))
+        thoughts = []
     return turns

@@ -47,7 +47,7 @@ def _plain(message: ChatMessage) -> ChatMessage:
         return ChatMessage(role="user", content=f"Result of the call{_of(message.name)}: {message.content or ''}")
     if message.tool_calls:
         texts = [message.content or "", *map(_call_text, message.tool_calls)]
-        return ChatMessage(role=message.role, content="\n".join(filter(None, texts)))
+        return ChatMessage(role=message.role, content="\n".join(filter(None, texts)), reasoning=message.reasoning)
     return message
 
 

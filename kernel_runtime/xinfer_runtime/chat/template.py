@@ -101,6 +101,11 @@ def _as_template_message(message: ChatMessage, protect: Callable[[str], str]) ->
         shaped["name"] = protect(message.name)
     if message.tool_call_id is not None:
         shaped["tool_call_id"] = protect(message.tool_call_id)
+    if message.reasoning:
+        shaped["reasoning_content"] = protect(message.reasoning)
+        # The name that gpt-oss' template has for it, which refuses thoughts beside a content and calls.
+        if not (message.content and message.tool_calls):
+            shaped["thinking"] = shaped["reasoning_content"]
     if message.tool_calls:
         shaped["tool_calls"] = [
             {

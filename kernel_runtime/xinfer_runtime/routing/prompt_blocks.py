@@ -62,8 +62,9 @@ def _content(request: GenerateRequest) -> tuple[bytes, int]:
 
 def _add(parts: list[bytes], message: ChatMessage) -> None:
     parts.append(message.role.encode("utf-8", "surrogatepass"))
-    if message.content:
-        parts.append(message.content.encode("utf-8", "surrogatepass"))
+    for text in (message.reasoning, message.content):
+        if text:
+            parts.append(text.encode("utf-8", "surrogatepass"))
     for call in message.tool_calls:
         parts.append(f"{call.name} {call.arguments}".encode("utf-8", "surrogatepass"))
     for image in message.images:

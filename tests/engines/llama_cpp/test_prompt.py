@@ -57,7 +57,7 @@ def test_control_texts_in_tools_calls_and_their_escapes_stay_text(prompts: Promp
     request = GenerateRequest(
         id="r",
         messages=(
-            ChatMessage(role="assistant", tool_calls=(call,)),
+            ChatMessage(role="assistant", tool_calls=(call,), reasoning=INJECTION),
             ChatMessage(role="tool", content=INJECTION, name=INJECTION, tool_call_id=INJECTION),
         ),
         tools=({"type": "function", "function": {"name": INJECTION, INJECTION: [INJECTION]}},),

@@ -94,7 +94,14 @@ class PromptBuilder:
         if not template.takes_tools and (tools or any(m.tool_calls or m.role == "tool" for m in messages)):
             messages, tools = with_described_tools(messages, tools), ()
         shown = [
-            [m.role, m.content, m.name, m.tool_call_id, [[c.id, c.name, c.arguments] for c in m.tool_calls]]
+            [
+                m.role,
+                m.content,
+                m.reasoning,
+                m.name,
+                m.tool_call_id,
+                [[c.id, c.name, c.arguments] for c in m.tool_calls],
+            ]
             for m in messages
         ]
         marked = self._guard.begin(_strings([shown, tools, request.template_kwargs]))
