@@ -318,6 +318,7 @@ class LaunchRequest(Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     model_uid: str | None = None
     model_type: str = "LLM"
     model_engine: str | None = None
+    download_hub: str | None = None
     model_format: str | None = None
     model_size_in_billions: int | float | str | None = None
     quantization: str | None = None
@@ -442,6 +443,12 @@ class Replica(Struct, frozen=True, kw_only=True, omit_defaults=True):
     pid: int = 0
     progress: float = 0.0
     message: str = ""
+    """The stage, or what went wrong."""
+    since: float = 0.0
+    """When the stage began, in unix seconds."""
+    bytes_done: int = 0
+    bytes_total: int = 0
+    """Of a download."""
     error: ErrorInfo | None = None
     restarts: int = 0
     info: ModelInfo | None = None

@@ -56,6 +56,41 @@ def test_a_launch_by_name_gets_the_registered_path() -> None:
     assert (spec.uid, spec.name, spec.path, spec.quantization) == ("mine", "mine", "/m/b.gguf", "Q8_0")
 
 
+HUB = {"model_format": "ggufv2", "model_size_in_billions": 7, "quantizations": ["Q8_0"]}
+NAMED = {**HUB, "model_file_name_template": "m-{quantization}.gguf"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "path"),
+    [
+        ({**HUB, "model_uri": "hf://me/m/m-{quantization}.gguf"}, "hf://me/m/m-Q8_0.gguf"),
+        ({**NAMED, "model_uri": "hf://me/m"}, "hf://me/m/m-Q8_0.gguf"),
+        ({**NAMED, "model_id": "me/m", "model_hub": "modelscope"}, "modelscope://me/m/m-Q8_0.gguf"),
+        (
+            {**NAMED, "model_id": "me/m", "model_hub": "huggingface", "model_revision": "v1"},
+            "huggingface://me/m@v1/m-Q8_0.gguf",
+        ),
+        ({**NAMED, "model_id": "me/m"}, "hub://me/m/m-Q8_0.gguf"),
+    ],
+)
+def test_files_may_be_on_a_hub(spec: dict[str, Any], path: str) -> None:
+    assert parse(spec).specs[0].quantizations == {"Q8_0": path}
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ({**NAMED, "model_id": "../etc"}, "model_id"),
+        ({**NAMED, "model_id": "me/m", "model_hub": "floppy"}, "model_hub"),
+        ({**HUB, "model_id": "me/m"}, "model_file_name_template"),
+        ({**HUB, "model_uri": "hf://me/../m.gguf"}, "model_uri"),
+    ],
+)
+def test_what_is_no_file_of_a_hub_is_refused(spec: dict[str, Any], said: str) -> None:
+    with pytest.raises(XinferError, match=said):
+        parse(spec)
+
+
 def test_without_a_quantization_the_file_says_it() -> None:
     family = parse({**SPEC, "quantization": None})
 

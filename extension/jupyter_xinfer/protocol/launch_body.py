@@ -29,7 +29,6 @@ _UNSUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "virtual_env_packages": (([],), "replicas run in the node's own environment"),
     "virtual_env_find_links": (([],), "replicas run in the node's own environment"),
     "envs": (({},), "requests cannot set the environment of replicas"),
-    "download_hub": ((), "nothing is downloaded; name a file on the nodes with `model_path`"),
     "trust_remote_code": ((False,), "no code from a model's files is run"),
     "multimodal_projector": ((), "images are not supported"),
 }

@@ -1,5 +1,6 @@
 """Models as the management API shows them: Xinference's names, OpenAI's list form, and our live figures."""
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -83,10 +84,18 @@ def progress_object(status: ModelStatus) -> dict[str, Any]:
         "state": status.state,
         "message": status.error.message if status.error is not None else "",
         "download_files": [],
-        "replicas": [
-            {"replica_id": replica.id, "progress": _progress_of(replica), "stage": replica.message or replica.state}
-            for replica in status.replicas
-        ],
+        "replicas": [_replica_progress(replica) for replica in status.replicas],
+    }
+
+
+def _replica_progress(replica: Replica) -> dict[str, Any]:
+    return {
+        "replica_id": replica.id,
+        "progress": _progress_of(replica),
+        "stage": replica.message or replica.state,
+        "seconds": round(max(0.0, time.time() - replica.since), 1) if replica.since else None,
+        "bytes_done": replica.bytes_done,
+        "bytes_total": replica.bytes_total,
     }
 
 

@@ -1,13 +1,12 @@
 """Custom models: the JSON that people register under a name of their own, in both of Xinference's versions.
 
 Version 1 lists `quantizations` in each spec, version 2 has one spec per `quantization`; `model_type` says what a model
-is for that generates no text. Only what can be launched here is taken: GGUF files (`ggufv2`) that lie on the nodes,
-named by `model_uri`. The text comes from strangers: it is bounded, typed and checked here, and never becomes a path of
-ours.
+is for that generates no text. Only what can be launched here is taken: GGUF files (`ggufv2`), which lie on the nodes or
+on a hub, named by `model_uri`, or on a hub by `model_id`. The text comes from strangers: it is bounded, typed and
+checked here, and never becomes a path of ours.
 """
 
 import re
-from pathlib import PurePosixPath
 from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
@@ -15,6 +14,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from xinfer_runtime.catalog.families import Family, FamilySpec, find_family
+from xinfer_runtime.catalog.hub_reference import HUBS, is_hub_reference, parse_hub_reference
 from xinfer_runtime.catalog.model_kind import ABILITIES, EMBEDDING, LLM, MODEL_TYPES, RERANK
 from xinfer_runtime.errors import Conflict, InvalidRequest
 
@@ -34,6 +34,9 @@ class _Spec(Struct, kw_only=True):
     model_format: ShortText
     model_size_in_billions: int | float | str | None = None
     model_uri: Annotated[str, Meta(max_length=MAX_PATH)] | None = None
+    model_id: ShortText | None = None
+    model_hub: ShortText | None = None
+    model_revision: ShortText | None = None
     quantization: str | None = None
     quantizations: ShortTexts | None = None
     model_file_name_template: Annotated[str, Meta(max_length=200)] | None = None
@@ -136,9 +139,16 @@ def _size(size: int | float | str | None, field: str) -> str:
 
 
 def _file(spec: _Spec, label: str, field: str) -> str:
-    """The path that `model_uri` names: the file itself, or a folder with `model_file_name_template` in it."""
+    """The path that `model_uri` names, the file itself or a folder with `model_file_name_template` in it, or the
+    reference to such a file of the model `model_id` on a hub."""
     param = f"{field}.model_uri"
-    path = _local_path(spec.model_uri, param).replace("{quantization}", label)
+    if is_hub_reference(spec.model_uri or ""):
+        path = (spec.model_uri or "").replace("{quantization}", label)
+    elif not spec.model_uri and spec.model_id is not None:
+        param = f"{field}.model_id"
+        path = _hub_folder(spec, param)
+    else:
+        path = _local_path(spec.model_uri, param).replace("{quantization}", label)
     if not path.lower().endswith(".gguf"):
         template = (spec.model_file_name_template or "").replace("{quantization}", label)
         if not template.lower().endswith(".gguf") or "/" in template or "\\" in template or "\0" in template:
@@ -146,14 +156,27 @@ def _file(spec: _Spec, label: str, field: str) -> str:
                 f"`{param}` must name a .gguf file, or a folder that has the .gguf file of `model_file_name_template`",
                 param=param,
             )
-        path = str(PurePosixPath(path) / template)
+        path = f"{path.rstrip('/')}/{template}"
+    if is_hub_reference(path):
+        try:
+            parse_hub_reference(path)
+        except InvalidRequest as error:
+            raise InvalidRequest(f"`{param}`: {error}", param=param) from None
     return path
+
+
+def _hub_folder(spec: _Spec, param: str) -> str:
+    hub = (spec.model_hub or "hub").lower()
+    if hub not in ("hub", *HUBS):
+        raise InvalidRequest(f"`{param}`: model_hub {spec.model_hub!r:.80}; there is {', '.join(HUBS)}", param=param)
+    return f"{hub}://{spec.model_id}" + (f"@{spec.model_revision}" if spec.model_revision else "")
 
 
 def _local_path(uri: str | None, param: str) -> str:
     if not uri:
         raise InvalidRequest(
-            f"`{param}` is required: the file on the nodes, as file:///path/model.gguf. This server downloads nothing",
+            f"`{param}` is required: the file on the nodes, as file:///path/model.gguf, or on a hub, as "
+            "hf://owner/model/model.gguf; or `model_id`",
             param=param,
         )
     if uri.startswith("/"):
@@ -165,7 +188,8 @@ def _local_path(uri: str | None, param: str) -> str:
             raise InvalidRequest(f"`{param}` {uri!r:.120} is no URI", param=param) from None
         if parts.scheme.lower() != "file" or parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
             raise InvalidRequest(
-                f"`{param}` {uri!r:.120}: only files on the nodes can be launched, as file:///path/model.gguf",
+                f"`{param}` {uri!r:.120}: files on the nodes can be launched, as file:///path/model.gguf, and those of "
+                "hubs, as hf://owner/model/model.gguf",
                 param=param,
             )
         path = unquote(parts.path)

@@ -4,12 +4,22 @@ from importlib import resources
 from pathlib import Path
 
 from xinfer_runtime.catalog.families import find_family
+from xinfer_runtime.catalog.hub_download import fetch_header
+from xinfer_runtime.catalog.hub_files import HubFiles
+from xinfer_runtime.catalog.hub_reference import is_hub_reference
 from xinfer_runtime.errors import ModelFileError
 from xinfer_runtime.messages import ModelSpec
 
 
 def locate(spec: ModelSpec) -> Path:
-    """The file of `spec` on this node, which exists. Raises ModelFileError otherwise."""
+    """The file of `spec` on this node, which exists. Of one on a hub that was not downloaded, only the header is here.
+
+    Raises ModelFileError where there is none, DoesNotFit and Unavailable for what a hub has.
+    """
+    if is_hub_reference(spec.path):
+        files = HubFiles()
+        reference = files.reference(spec.path)
+        return files.complete(reference) or fetch_header(reference, files)
     path = Path(spec.path).expanduser() if spec.path else _packaged(spec)
     try:
         is_file = path.is_file()

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from xinfer_runtime.catalog.families import Family, FamilySpec, families, find_family
+from xinfer_runtime.catalog.hub_reference import HUBS, is_hub_reference, parse_hub_reference
 from xinfer_runtime.catalog.model_kind import LLM, MODEL_TYPES
 from xinfer_runtime.catalog.wishes import gpu_count, node_name, wishes_of
 from xinfer_runtime.engines.registry import ENGINES, canonical_name
@@ -171,6 +172,10 @@ def _family(name: str, custom: Sequence[Family], param: str = "model_name") -> F
 
 
 def _spec_of_path(request: LaunchRequest, name: str, path: str) -> ModelSpec:
+    if is_hub_reference(path):
+        path = _on_hub(path, request.download_hub)
+    elif request.download_hub is not None:
+        raise InvalidRequest("download_hub: model_path names a file on the nodes, and no hub", param="download_hub")
     if not path.lower().endswith(".gguf"):
         raise InvalidRequest(f"model_path {path!r:.120}: a .gguf file is needed", param="model_path")
     if request.model_format is not None and request.model_format.lower() != _GGUF:
@@ -187,6 +192,16 @@ def _spec_of_path(request: LaunchRequest, name: str, path: str) -> ModelSpec:
         quantization=None if (request.quantization or "none").lower() == "none" else request.quantization,
         size_in_billions=None if size is None else _size_label(size),
     )
+
+
+def _on_hub(path: str, hub: str | None) -> str:
+    """The reference, checked; one that leaves the hub open takes `hub`."""
+    parse_hub_reference(path)
+    if hub is None:
+        return path
+    if hub.lower() not in HUBS:
+        raise InvalidRequest(f"download_hub {hub!r:.80}: there is {', '.join(HUBS)}", param="download_hub")
+    return f"{hub.lower()}://{path.partition('://')[2]}"
 
 
 def _spec_of_family(request: LaunchRequest, family: Family) -> ModelSpec:

@@ -10,6 +10,9 @@ from xinfer_runtime.cluster.protocol import ReplicaWant, Sync
 from xinfer_runtime.errors import ErrorInfo
 from xinfer_runtime.messages import ModelInfo
 
+DOWNLOADING = "downloading"
+"""The stage of a replica whose file comes from a hub."""
+
 
 @dataclass(frozen=True, slots=True)
 class Synced:
@@ -30,6 +33,8 @@ class Progressed:
     process: int
     progress: float
     stage: str
+    bytes_done: int = 0
+    bytes_total: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from xinfer_runtime.cluster.agent_events import (
+    DOWNLOADING,
     Beat,
     Drain,
     Event,
@@ -173,9 +174,16 @@ class AgentState:
         match event:
             case Listening(_, pid, address):
                 slot.replica = replace(old, pid=pid, address=address)
-            case Progressed(_, progress, stage) if slot.wanted:
-                state = ReplicaState.DOWNLOADING if stage == "downloading" else ReplicaState.LOADING
-                slot.replica = replace(old, state=state, progress=min(max(progress, 0.0), 1.0), message=stage)
+            case Progressed(_, progress, stage, done, total) if slot.wanted:
+                slot.replica = replace(
+                    old,
+                    state=ReplicaState.DOWNLOADING if stage == DOWNLOADING else ReplicaState.LOADING,
+                    progress=min(max(progress, 0.0), 1.0),
+                    message=stage,
+                    since=old.since if old.message == stage else clock,
+                    bytes_done=done,
+                    bytes_total=total,
+                )
             case Ready(_, info) if slot.wanted:
                 slot.ready_since = now
                 slot.replica = replace(old, state=ReplicaState.READY, progress=1.0, message="", error=None, info=info)

@@ -23,6 +23,11 @@ logger = logging.getLogger("xinfer.agent")
 LABELS_VARIABLE = "XINFER_LABELS"
 """`name=value,name=value`: what an administrator says of the node, for launches to ask for."""
 
+DEVICE_VARIABLE = "XINFER_DEVICE"
+"""What replicas may compute on."""
+
+_VENDORS = {"auto": ("nvidia", "amd"), "cuda": ("nvidia",), "rocm": ("amd",), "cpu": ()}
+
 
 class NodeSurvey:
     """Measures this node. Opening it may take seconds and belongs in a thread; `measure` is a matter of a millisecond.
@@ -36,6 +41,7 @@ class NodeSurvey:
         self._home = home
         self._environ = environ
         self._labels = _labels(environ)
+        self._vendors = _vendors(environ)
         self._nvml: Nvml | None = load_nvml()
         self._amdsmi: AmdSmi | None = load_amdsmi()
         self._engines = {
@@ -67,7 +73,15 @@ class NodeSurvey:
             found += nvidia_gpus(self._nvml)
         if self._amdsmi is not None:
             found += amd_gpus(self._amdsmi)
-        return visible(found, self._environ)
+        return visible([gpu for gpu in found if gpu.vendor in self._vendors], self._environ)
+
+
+def _vendors(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Whose GPUs count. A word that nobody knows is logged and ignored."""
+    device = environ.get(DEVICE_VARIABLE, "").lower() or "auto"
+    if device not in _VENDORS:
+        logger.error("%s is %r; there is %s. It is ignored.", DEVICE_VARIABLE, device, ", ".join(_VENDORS))
+    return _VENDORS.get(device, _VENDORS["auto"])
 
 
 def machine_memory(cgroup: Path = ROOT) -> tuple[int, int]:

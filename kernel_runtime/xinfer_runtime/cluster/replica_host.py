@@ -13,8 +13,11 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
+from xinfer_runtime.catalog.hub_download import download
+from xinfer_runtime.catalog.hub_files import HubFiles
+from xinfer_runtime.catalog.hub_reference import is_hub_reference
 from xinfer_runtime.cluster import agent_events as events
-from xinfer_runtime.cluster.agent_events import Drain, Event, Kill, Start
+from xinfer_runtime.cluster.agent_events import DOWNLOADING, Drain, Event, Kill, Start
 from xinfer_runtime.cluster.agent_state import AgentState
 from xinfer_runtime.cluster.bounded_log import prune
 from xinfer_runtime.cluster.child_process import child_command
@@ -35,10 +38,13 @@ from xinfer_runtime.cluster.replica_protocol import (
     ReplicaLine,
 )
 from xinfer_runtime.control_group import usable_cores
-from xinfer_runtime.errors import XinferError
+from xinfer_runtime.errors import EngineError, XinferError
 from xinfer_runtime.messages import ModelSpec
 
 logger = logging.getLogger("xinfer.agent")
+
+_PROGRESS_SECONDS = 0.5
+"""How often a download is reported."""
 
 _LOGS_KEPT = 200
 """Files, of at most a MiB each; a replica that writes has up to two."""
@@ -178,6 +184,8 @@ class ReplicaHost:
         self._share_cores()
         await asyncio.to_thread(prune, self._logs, _LOGS_KEPT)
         try:
+            if is_hub_reference(wanted.spec.path):
+                await self._download(number, process, wanted.spec.path)
             config = ReplicaConfig(
                 replica_id=wanted.id,
                 parent=os.getpid(),
@@ -194,6 +202,30 @@ class ReplicaHost:
         finally:
             del self._processes[number], self._wants[number]
             self._share_cores()
+
+    async def _download(self, number: int, process: ReplicaProcess, path: str) -> None:
+        """Have the file of a hub on this node. Raises XinferError."""
+        here = (0, 0)
+
+        def report(done: int, total: int) -> None:
+            nonlocal here
+            here = done, total
+
+        files = HubFiles()
+        thread = asyncio.create_task(
+            asyncio.to_thread(download, files.reference(path), files, report, process.unwanted)
+        )
+        while not thread.done():
+            # Also where nothing comes: a replica that is silent for long is taken for dead.
+            self._handle(events.Progressed(number, here[0] / max(here[1], 1), DOWNLOADING, *here))
+            await asyncio.wait({thread}, timeout=_PROGRESS_SECONDS)
+        try:
+            await thread
+        except XinferError:
+            raise
+        except Exception as error:
+            logger.exception("downloading %s", path)
+            raise EngineError(f"{path} could not be downloaded: {error!r}") from error
 
     def _share_cores(self) -> None:
         """Divide the cores among the replicas that there are, and tell those whose share is another one now."""

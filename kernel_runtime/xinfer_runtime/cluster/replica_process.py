@@ -54,7 +54,7 @@ class ReplicaProcess:
 
     async def run(self, command: Sequence[str], config: ReplicaConfig) -> None:
         """Start the process, unless it was drained or killed before, and return when it is gone."""
-        if self._stopped():
+        if self.unwanted():
             self._on_exit(None, "")
             return
         try:
@@ -78,7 +78,7 @@ class ReplicaProcess:
         assert process.stderr is not None
         try:
             self._write(encode_line(config))
-            if self._stopped():
+            if self.unwanted():
                 self._kill_group()
             # What the replica leaves behind may hold its pipes open: they are read until it ends, and a moment longer.
             readers = asyncio.gather(self._read_lines(process.stdout), self._read_log(process.stderr))
@@ -108,7 +108,8 @@ class ReplicaProcess:
         if self._process is not None and self._process.returncode is None:
             self._kill_group()
 
-    def _stopped(self) -> bool:
+    def unwanted(self) -> bool:
+        """Whether it was drained or killed."""
         return self._unwanted
 
     def _kill_group(self) -> None:

@@ -1,0 +1,90 @@
+"""Models that come from a hub, here one on loopback that speaks as Hugging Face's does."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tests.catalog.fake_hub import FakeHub, fake_hub
+from tests.conftest import XinferServer, start_server
+
+import xinfer_runtime.catalog
+
+CONTENT = (Path(xinfer_runtime.catalog.__file__).parent / "data" / "xinfer-demo-q8_0.gguf").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[FakeHub]:
+    with fake_hub() as running:
+        running.add("me/demo-GGUF/one.gguf", CONTENT)
+        # Larger than what is fetched to look at its header.
+        running.add("me/demo-GGUF/slow.gguf", CONTENT + bytes(12 << 20))
+        yield running
+
+
+@pytest.fixture(scope="module")
+def server(hub: FakeHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[XinferServer]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_ENDPOINT", hub.url)
+        running = start_server(tmp_path_factory.mktemp("downloads"))
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture
+def http(server: XinferServer) -> Iterator[httpx.Client]:
+    with server.client() as client:
+        yield client
+
+
+def until(http: httpx.Client, uid: str, stage: str) -> dict[str, Any]:
+    """The progress of the model's replica once it is in that stage."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        answer = http.get(f"v1/models/{uid}/progress").json()
+        if answer.get("replicas") and answer["replicas"][0]["stage"] == stage and answer["replicas"][0]["bytes_done"]:
+            return dict(answer["replicas"][0])
+        time.sleep(0.05)
+    pytest.fail(f"{uid} was never {stage}: {answer}")
+
+
+def test_a_model_of_a_hub_is_downloaded_and_answers(http: httpx.Client, server: XinferServer) -> None:
+    launched = http.post("v1/models", json={"model_path": "hf://me/demo-GGUF/one.gguf"})
+    assert (launched.status_code, launched.json()["model_uid"]) == (200, "one"), launched.text
+    body = {"model": "one", "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 8}
+    assert http.post("v1/chat/completions", json=body).json()["choices"][0]["message"]["content"]
+    assert http.get("v1/models/one").json()["model_path"] == "hf://me/demo-GGUF/one.gguf"
+    assert (server.home / "models/huggingface/me/demo-GGUF/main/one.gguf").read_bytes() == CONTENT
+    assert http.delete("v1/models/one").status_code == 200
+
+
+def test_a_download_is_watched_cancelled_and_goes_on(http: httpx.Client, hub: FakeHub) -> None:
+    hub.seconds_per_chunk = 0.1
+    body = {"model_path": "hub://me/demo-GGUF/slow.gguf", "download_hub": "huggingface"}
+    assert http.post("v1/models?wait_ready=False", json=body).status_code == 200
+    progress = until(http, "slow", "downloading")
+    assert 0 < progress["progress"] < 1
+    assert progress["bytes_total"] == len(CONTENT) + (12 << 20)
+    assert progress["seconds"] >= 0
+    assert http.get("v1/models/slow").json()["state"] == "downloading"
+
+    assert http.post("v1/models/slow/cancel").status_code == 200
+    deadline = time.monotonic() + 30
+    while http.get("v1/models/slow").status_code != 404 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    hub.seconds_per_chunk = 0.0
+    hub.asked.clear()
+    assert http.post("v1/models", json=body).status_code == 200
+    assert hub.asked[0].start >= 4 << 20
+    assert http.delete("v1/models/slow").status_code == 200
+
+
+def test_what_the_hub_does_not_have_is_refused_at_launch(http: httpx.Client) -> None:
+    refused = http.post("v1/models", json={"model_path": "hf://me/demo-GGUF/nothing.gguf"})
+    assert refused.status_code == 400
+    assert "does not exist (HTTP 404)" in refused.json()["detail"]
+    assert "Traceback" not in refused.text
