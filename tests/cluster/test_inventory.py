@@ -125,6 +125,16 @@ def test_a_node_is_measured_again_each_time(tmp_path: Path, monkeypatch: pytest.
     assert survey.measure().gpus[0].memory_free == GIB
 
 
+@pytest.mark.parametrize(("device", "uuids"), [("cpu", []), ("cuda", ["GPU-a"]), ("rocm", []), ("floppy", ["GPU-a"])])
+def test_a_node_computes_on_what_it_is_told_to(
+    device: str, uuids: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(FakeGpu("GPU-a")))  # type: ignore[arg-type]
+    survey = NodeSurvey("box", "", tmp_path, {"XINFER_DEVICE": device})
+    assert [each.uuid for each in survey.measure().gpus] == uuids
+    assert ("XINFER_DEVICE" in caplog.text) == (device == "floppy")
+
+
 def test_labels_that_cannot_be_read_do_not_keep_a_node_away(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert NodeSurvey("box", "", tmp_path, {"XINFER_LABELS": "zone"}).measure().labels == {}
     assert "write name=value" in caplog.text

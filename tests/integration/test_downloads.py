@@ -88,3 +88,19 @@ def test_what_the_hub_does_not_have_is_refused_at_launch(http: httpx.Client) -> 
     assert refused.status_code == 400
     assert "does not exist (HTTP 404)" in refused.json()["detail"]
     assert "Traceback" not in refused.text
+
+
+def test_what_was_downloaded_is_listed_and_removed_unless_it_is_used(http: httpx.Client) -> None:
+    body = {"model_path": "hf://me/demo-GGUF/one.gguf"}
+    assert http.post("v1/models", json=body).status_code == 200
+    [cached] = http.get("v1/cache/models", params={"model_name": "one"}).json()["list"]
+    assert cached["size_bytes"] == len(CONTENT)
+    version = {"model_version": cached["model_version"]}
+    assert http.get("v1/cache/models/files", params=version).json()["paths"] == [cached["path"]]
+    assert http.delete("v1/cache/models", params=version).status_code == 409
+
+    assert http.delete("v1/models/one").status_code == 200
+    assert http.delete("v1/cache/models", params=version).json() == {"result": True}
+    assert not Path(cached["path"]).exists()
+    assert http.get("v1/cache/models", params={"model_name": "one"}).json()["list"] == []
+    assert http.delete("v1/cache/models", params=version).status_code == 404

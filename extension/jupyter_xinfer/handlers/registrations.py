@@ -1,6 +1,7 @@
 """The models that can be launched by name: the packaged ones, those that people register, and their files."""
 
 import asyncio
+import os
 import re
 from importlib import resources
 from pathlib import Path
@@ -17,13 +18,16 @@ from jupyter_xinfer.protocol.openapi import Takes
 from jupyter_xinfer.protocol.xinference_objects import (
     cached_objects,
     definition_object,
+    downloaded_object,
     engines_object,
     model_versions,
 )
 from jupyter_xinfer.registrations import definition_text
 from xinfer_runtime.catalog.families import Family, families
+from xinfer_runtime.catalog.hub_files import HubFiles
+from xinfer_runtime.catalog.hub_reference import is_hub_reference
 from xinfer_runtime.catalog.model_kind import MODEL_TYPES
-from xinfer_runtime.errors import InvalidRequest, ModelNotFound, NotFound, PermissionDenied
+from xinfer_runtime.errors import Conflict, InvalidRequest, ModelNotFound, NotFound, PermissionDenied
 
 
 class RegisterRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -41,6 +45,10 @@ class CatalogHandler(XinferHandler):
         return [
             family for family in (*families(), *self.service.registrations.families()) if _same(family.type, model_type)
         ]
+
+    def hub_files(self) -> HubFiles:
+        """The downloads on this machine."""
+        return HubFiles({**os.environ, "XINFER_HOME": str(self.service.config.home)})
 
     def find(self, model_type: str, name: str) -> Family:
         for family in self.known(model_type):
@@ -94,17 +102,28 @@ class EnginesHandler(CatalogHandler):
 
 
 class CachedModelsHandler(CatalogHandler):
-    """The model files on this server's machine. Nothing is downloaded, so none of them is ours to remove."""
+    """The model files on this server's machine. Those that were downloaded can be removed, unless a model uses them."""
 
     @endpoint(MODELS_LIST, takes=Takes(query=("model_name",)), gives=CachedFiles)
     async def get(self) -> None:
-        wanted = self.get_query_argument("model_name", "")
-        found = [family for family in self.known() if wanted.lower() in ("", family.name.lower())]
-        self.reply({"list": await asyncio.to_thread(_cached, found)})
+        wanted = self.get_query_argument("model_name", "").lower()
+        found = [family for family in self.known() if wanted in ("", family.name.lower())]
+        listed = await asyncio.to_thread(_cached, found)
+        listed += [
+            each
+            for each in await asyncio.to_thread(_downloaded, self.hub_files())
+            if wanted in ("", each["model_name"].lower())
+        ]
+        self.reply({"list": listed})
 
     @endpoint(MODELS_UNREGISTER, takes=Takes(required_query=("model_version",)))
     async def delete(self) -> None:
         version = self.get_query_argument("model_version")
+        if (paths := await asyncio.to_thread(_paths_of, self.hub_files(), version)) is not None:
+            self._refuse_if_used(version)
+            await asyncio.to_thread(_remove, paths)
+            self.reply({"result": True})
+            return
         if not any(version in model_versions(family) for family in self.known()):
             raise NotFound(f"There is no cached model {version!r:.200}.", param="model_version")
         raise PermissionDenied(
@@ -113,13 +132,36 @@ class CachedModelsHandler(CatalogHandler):
             param="model_version",
         )
 
+    def _refuse_if_used(self, version: str) -> None:
+        files = self.hub_files()
+        for model in self.service.describe_all():
+            path = model["model_path"] or ""
+            if is_hub_reference(path) and files.reference(path).folder() == files.reference(version).folder():
+                raise Conflict(f"{model['id']} is of {path}. Terminate it first.", param="model_version")
+
 
 class CachedFilesHandler(CatalogHandler):
-    """What removing a cached model would delete: nothing."""
+    """What removing a cached model deletes."""
 
     @endpoint(MODELS_LIST, takes=Takes(required_query=("model_version",)))
     async def get(self) -> None:
-        self.reply({"model_version": self.get_query_argument("model_version"), "worker_ip": None, "paths": []})
+        version = self.get_query_argument("model_version")
+        paths = await asyncio.to_thread(_paths_of, self.hub_files(), version) or []
+        self.reply({"model_version": version, "worker_ip": None, "paths": [str(path) for path in paths]})
+
+
+def _downloaded(files: HubFiles) -> list[dict[str, Any]]:
+    return [downloaded_object(reference, files.paths(reference)) for reference in files.downloads()]
+
+
+def _paths_of(files: HubFiles, version: str) -> list[Path] | None:
+    """The files of the download of that name. It is compared with what is there, and never made a path."""
+    return next((files.paths(each) for each in files.downloads() if str(each) == version), None)
+
+
+def _remove(paths: list[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def _cached(models: list[Family]) -> list[dict[str, Any]]:

@@ -149,6 +149,8 @@ def _replica_object(replica: Replica, stats: EngineStats) -> dict[str, Any]:
         "devices": list(replica.devices),
         "state": replica.state,
         "progress": _progress_of(replica),
+        "bytes_done": replica.bytes_done,
+        "bytes_total": replica.bytes_total,
         "message": replica.error.message if replica.error is not None else replica.message,
         "restarts": replica.restarts,
         "running": stats.running,

@@ -1,11 +1,12 @@
 """What Xinference's clients read beside the models themselves: instances, engines, definitions, files, the cluster."""
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from xinfer_runtime import __version__
 from xinfer_runtime.catalog.families import Family, FamilySpec
+from xinfer_runtime.catalog.hub_reference import HubReference
 from xinfer_runtime.engines.registry import ENGINES
 from xinfer_runtime.messages import ModelStatus, Replica, ReplicaState
 
@@ -115,6 +116,23 @@ def cached_objects(family: Family, packaged: Path) -> list[dict[str, Any]]:
         for spec, label, path in _files(family, packaged)
         if path.is_file()
     ]
+
+
+def downloaded_object(reference: HubReference, paths: Sequence[Path]) -> dict[str, Any]:
+    """A model that was downloaded to this machine. Touches the disk."""
+    return {
+        "model_name": PurePosixPath(reference.file).stem,
+        "model_type": None,
+        "model_engine": ENGINES[0],
+        "model_size_in_billions": None,
+        "model_format": "ggufv2",
+        "quantization": None,
+        "model_version": str(reference),
+        "path": str(paths[0]),
+        "real_path": str(paths[0].resolve()),
+        "actor_ip_address": "127.0.0.1",
+        "size_bytes": sum(path.stat().st_size for path in paths),
+    }
 
 
 def _files(family: Family, packaged: Path) -> list[tuple[FamilySpec, str, Path]]:

@@ -1,12 +1,16 @@
 /** What the server says, as it says it. Memory is in bytes, rates are tokens per second. */
 
-export type ModelState = 'placing' | 'loading' | 'ready' | 'draining' | 'failed' | 'sleeping';
+export type ModelState =
+  'placing' | 'downloading' | 'loading' | 'ready' | 'draining' | 'failed' | 'sleeping';
 
 export interface IReplica {
   replica_id: string;
   node: string;
   state: string;
   progress: number;
+  /** Of the model's file while it is downloaded. */
+  bytes_done: number;
+  bytes_total: number;
   message: string;
   restarts: number;
   tokens_per_second: number;

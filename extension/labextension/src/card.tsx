@@ -28,7 +28,7 @@ interface ICardProps {
 /** One model: what it is, how it is, what it does now, and what can be done with it. */
 export function ModelCard(props: ICardProps): React.JSX.Element {
   const { actions, model, rates, trans } = props;
-  const isStarting = model.state === 'placing' || model.state === 'loading';
+  const isStarting = ['placing', 'downloading', 'loading'].includes(model.state);
   return (
     <li
       className="jp-xinfer-Card"
@@ -100,6 +100,10 @@ function Progress({
   // Nothing can be measured before the first byte is read.
   const percent = model.progress > 0 ? Math.round(model.progress * 100) : null;
   const stage = model.replicas.find(replica => replica.message)?.message;
+  const download = model.replicas.find(replica => replica.bytes_total > 0);
+  const bytes = download
+    ? trans.__('%1 of %2', formatBytes(download.bytes_done), formatBytes(download.bytes_total))
+    : '';
   return (
     <div className="jp-xinfer-Progress">
       <div
@@ -113,7 +117,7 @@ function Progress({
         <div className="jp-xinfer-Progress-bar" style={{ width: `${percent ?? 30}%` }} />
       </div>
       <span className="jp-xinfer-note">
-        {[percent === null ? '' : formatPercent(percent / 100), stage]
+        {[percent === null ? '' : formatPercent(percent / 100), stage, bytes]
           .filter(Boolean)
           .join(' · ') || trans.__('Waiting for a place')}
       </span>

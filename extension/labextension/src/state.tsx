@@ -41,6 +41,8 @@ function modelLook(state: ModelState, trans: TranslationBundle): ILook {
   switch (state) {
     case 'placing':
       return { icon: busyIcon, tone: 'busy', word: trans.__('Placing') };
+    case 'downloading':
+      return { icon: busyIcon, tone: 'busy', word: trans.__('Downloading') };
     case 'loading':
       return { icon: busyIcon, tone: 'busy', word: trans.__('Loading') };
     case 'ready':

@@ -1,6 +1,7 @@
 """Where files of a model hub are on this node: downloaded before, by us or by Hugging Face's own tools, or not yet."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from msgspec.structs import replace
 
 from xinfer_runtime.catalog.hub_reference import HUBS, HUGGINGFACE, HubReference, parse_hub_reference
 from xinfer_runtime.errors import InvalidRequest
+
+_LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf\Z")
 
 PARTIAL = "partial"
 """The folder, beside those of the hubs, of files that are not complete."""
@@ -63,6 +66,24 @@ class HubFiles:
             if all((folder / file).is_file() for file in reference.files):
                 return folder / reference.file
         return None
+
+    def downloads(self) -> list[HubReference]:
+        """What was downloaded to this node, models of several parts by their first. Touches the disk."""
+        found = []
+        for hub in HUBS:
+            for path in sorted((self.folder / hub).glob("*/*/*/**/*.gguf")):
+                owner, model, revision, *file = path.relative_to(self.folder / hub).parts
+                try:
+                    reference = parse_hub_reference(f"{hub}://{owner}/{model}@{revision}/{'/'.join(file)}")
+                except InvalidRequest:
+                    continue
+                if _LATER_PART.search(path.name) is None and self.complete(reference) == path:
+                    found.append(reference)
+        return found
+
+    def paths(self, reference: HubReference) -> list[Path]:
+        """The files that were downloaded for it."""
+        return [self.final(reference, file) for file in reference.files]
 
     def final(self, reference: HubReference, file: str) -> Path:
         """Where a complete file belongs."""

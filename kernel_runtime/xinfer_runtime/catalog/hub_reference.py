@@ -44,6 +44,10 @@ class HubReference(Struct, frozen=True):
         prefix, count = found[1], found[2]
         return tuple(f"{prefix}-{number:05}-of-{count}.gguf" for number in range(1, int(count) + 1))
 
+    def __str__(self) -> str:
+        revision = f"@{self.revision}" if self.revision else ""
+        return f"{self.hub or 'hub'}://{self.owner}/{self.model}{revision}/{self.file}"
+
     def folder(self) -> PurePosixPath:
         """Where its files are kept, below the folder of all downloads."""
         return PurePosixPath(self.hub, self.owner, self.model, self.revision or _DEFAULT_REVISION[self.hub])

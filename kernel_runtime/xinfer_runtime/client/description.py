@@ -20,6 +20,9 @@ class ReplicaDescription(Struct, frozen=True, kw_only=True):
     pid: int | None = 0
     state: str = "placing"
     progress: float = 0.0
+    bytes_done: int = 0
+    bytes_total: int = 0
+    """Of the model's file while it is downloaded."""
     message: str | None = ""
     devices: tuple[str, ...] = ()
     """UUIDs of the GPUs that it has for itself."""
@@ -61,6 +64,15 @@ class ModelDescription(Struct, frozen=True, kw_only=True):
     waiting: int = 0
     tokens_per_second: float = 0.0
     created: float = 0
+
+    @property
+    def bytes_done(self) -> int:
+        """Of the download that is furthest."""
+        return max((replica.bytes_done for replica in self.replicas), default=0)
+
+    @property
+    def bytes_total(self) -> int:
+        return max((replica.bytes_total for replica in self.replicas), default=0)
 
     @property
     def ready_replicas(self) -> int:

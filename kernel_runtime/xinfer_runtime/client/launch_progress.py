@@ -7,6 +7,7 @@ from typing import TextIO
 
 from xinfer_runtime.client.description import ModelDescription
 from xinfer_runtime.client.printable import printable
+from xinfer_runtime.client.table import format_bytes
 
 _BAR = 24
 
@@ -26,7 +27,10 @@ def launch_line(model: ModelDescription, seconds: float) -> str:
         return f"{name} failed after {seconds:.1f} s"
     done = overall_progress(model)
     filled = round(_BAR * done)
-    return f"{name}  [{'#' * filled}{'.' * (_BAR - filled)}] {done:4.0%}  {model.state}  {seconds:.1f} s"
+    stage: str = model.state
+    if stage == "downloading" and model.bytes_total:
+        stage = f"{stage} {format_bytes(model.bytes_done)} of {format_bytes(model.bytes_total)}"
+    return f"{name}  [{'#' * filled}{'.' * (_BAR - filled)}] {done:4.0%}  {stage}  {seconds:.1f} s"
 
 
 class TerminalLaunch:
