@@ -178,7 +178,8 @@ class AgentState:
                 slot.replica = replace(
                     old,
                     state=ReplicaState.DOWNLOADING if stage == DOWNLOADING else ReplicaState.LOADING,
-                    progress=min(max(progress, 0.0), 1.0),
+                    # Clients take 1 for ready.
+                    progress=min(max(progress, 0.0), 0.99),
                     message=stage,
                     since=old.since if old.message == stage else clock,
                     bytes_done=done,
