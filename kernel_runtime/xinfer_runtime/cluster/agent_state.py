@@ -178,8 +178,7 @@ class AgentState:
                 slot.replica = replace(
                     old,
                     state=ReplicaState.DOWNLOADING if stage == DOWNLOADING else ReplicaState.LOADING,
-                    # Clients take 1 for ready.
-                    progress=min(max(progress, 0.0), 0.99),
+                    progress=min(max(progress, 0.0), 1.0),
                     message=stage,
                     since=old.since if old.message == stage else clock,
                     bytes_done=done,
