@@ -2,8 +2,8 @@
 
 The model is the demo model with layers that cost time and change nothing (`rewrite_gguf.deeper`), so that the demo
 model itself is a draft model that is right whenever rounding lets it, and one with its logits turned round is always
-wrong. Streams answer questions of the demo model, greedy, 100 tokens each. Tokens per second and guesses that came,
-medians of the repeats, which are interleaved.
+wrong. Streams answer questions of the demo model, greedy, 100 tokens each. Tokens per second and
+guesses, medians of the repeats, which are interleaved.
 """
 
 import argparse
@@ -42,8 +42,8 @@ class Run:
     async def close(self) -> None:
         await self._engine.close()
 
-    async def measure(self, streams: int) -> tuple[float, float]:
-        """Tokens per second, and the part of the guesses that came."""
+    async def measure(self, streams: int) -> tuple[float, float, float]:
+        """Tokens per second, guesses per token, and the part of the guesses that came."""
         before, started = self._engine.stats(), time.perf_counter()
         for number in range(streams):
             self._turn += 1
@@ -57,7 +57,8 @@ class Run:
         seconds, after = time.perf_counter() - started, self._engine.stats()
         drafted = after.drafted_tokens - before.drafted_tokens
         accepted = after.accepted_tokens - before.accepted_tokens
-        return streams * TOKENS / seconds, accepted / drafted if drafted else 0.0
+        tokens = streams * TOKENS
+        return tokens / seconds, drafted / tokens, accepted / drafted if drafted else 0.0
 
     def _emit(self, deltas: Sequence[Delta]) -> None:
         for delta in deltas:
@@ -82,15 +83,17 @@ async def compare(layers: int, repeats: int, threads: int) -> None:
             await run.load()
             await run.measure(4)
         for streams in (1, 4, 16):
-            found: dict[str, list[tuple[float, float]]] = {kind: [] for kind in runs}
+            found: dict[str, list[tuple[float, float, float]]] = {kind: [] for kind in runs}
             for _ in range(repeats):
                 for kind, run in runs.items():
                     found[kind].append(await run.measure(streams))
-            plain = statistics.median(rate for rate, _ in found["off"])
-            for kind, pairs in found.items():
-                rate = statistics.median(rate for rate, _ in pairs)
-                right = statistics.median(right for _, right in pairs)
-                print(f"{streams:3} streams, {kind:28} {rate:7.0f} tokens/s, x{rate / plain:.2f}, {right:4.0%} came")
+            plain = statistics.median(rate for rate, _, _ in found["off"])
+            for kind, measured in found.items():
+                rate, guesses, right = map(statistics.median, zip(*measured, strict=True))
+                print(
+                    f"{streams:3} streams, {kind:28} {rate:7.0f} tokens/s, x{rate / plain:.2f}, {guesses:.2f} guesses "
+                    f"per token, {right:4.0%} came"
+                )
         for run in runs.values():
             await run.close()
 
