@@ -59,7 +59,7 @@ class XinferServer:
         # Jupyter asks a terminal for confirmation on the first SIGINT; SIGTERM needs no terminal.
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(STOP_TIMEOUT)
-        _, alive = psutil.wait_procs(family, timeout=5)
+        _, alive = psutil.wait_procs(family, timeout=STOP_TIMEOUT)
         assert not alive, f"left behind: {[process.cmdline() for process in alive if process.is_running()]}"
 
 
@@ -69,8 +69,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_server(folder: Path, *options: str, machine: "Machine | None" = None) -> XinferServer:
-    """Start a server whose state, runtime files and configuration all lie below `folder`, here or on `machine`."""
+def start_server(
+    folder: Path, *options: str, machine: "Machine | None" = None, terminal: int | None = None
+) -> XinferServer:
+    """Start a server whose state, runtime files and configuration all lie below `folder`, here or on `machine`.
+
+    `terminal` is the file descriptor of what it reads from.
+    """
     port, token = free_port(), secrets.token_hex(16)
     home, log = folder / "xinfer", folder / "server.log"
     (folder / "work").mkdir(parents=True, exist_ok=True)
@@ -96,7 +101,9 @@ def start_server(folder: Path, *options: str, machine: "Machine | None" = None) 
     ]
     command += [f"--ServerApp.base_url={BASE_URL}", f"--ServerApp.root_dir={folder / 'work'}", "--allow-root", *options]
     with log.open("wb") as output:
-        process = subprocess.Popen(command, env=env, stdout=output, stderr=subprocess.STDOUT, cwd=folder / "work")
+        process = subprocess.Popen(
+            command, env=env, stdin=terminal, stdout=output, stderr=subprocess.STDOUT, cwd=folder / "work"
+        )
     url = f"http://{host}:{port}{BASE_URL}"
     kernel_env = {
         **env,

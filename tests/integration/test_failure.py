@@ -1,6 +1,7 @@
 """What users see when things die: a stream that goes on, a model that comes back, and nothing left behind."""
 
 import os
+import pty
 import signal
 import time
 from pathlib import Path
@@ -115,16 +116,31 @@ def test_models_come_back_with_the_next_server_and_nothing_is_left_of_the_last(t
         second.stop()
 
 
-def test_ctrl_c_in_a_terminal_ends_everything(tmp_path: Path) -> None:
-    server = start_server(tmp_path, "--ServerApp.answer_yes=True")
-    server.launch(model_name="xinfer-demo")
+def ends_everything(server: XinferServer) -> None:
     family = server.processes()
-
     server.process.send_signal(signal.SIGINT)
-    server.process.wait(30)
+    server.process.wait(60)
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert not alive, [process.cmdline() for process in alive]
 
-    _, alive = psutil.wait_procs(family, timeout=5)
-    assert not alive
+
+def test_ctrl_c_in_a_terminal_ends_everything(tmp_path: Path) -> None:
+    terminal, end = pty.openpty()
+    try:
+        server = start_server(tmp_path, "--ServerApp.answer_yes=True", terminal=end)
+        server.launch(model_name="xinfer-demo")
+        ends_everything(server)
+        assert "Shutting down" in server.log.read_text(), "in order"
+    finally:
+        os.close(terminal)
+        os.close(end)
+
+
+def test_an_interrupt_without_a_terminal_ends_everything(tmp_path: Path) -> None:
+    """Jupyter stops at once, without telling its extensions."""
+    server = start_server(tmp_path)
+    server.launch(model_name="xinfer-demo")
+    ends_everything(server)
 
 
 def test_a_killed_server_leaves_no_process_behind(tmp_path: Path) -> None:
@@ -135,7 +151,7 @@ def test_a_killed_server_leaves_no_process_behind(tmp_path: Path) -> None:
     server.process.kill()
     server.process.wait()
 
-    _, alive = psutil.wait_procs(family, timeout=20)
+    _, alive = psutil.wait_procs(family, timeout=30)
     assert not alive, [process.cmdline() for process in alive]
     with pytest.raises(httpx.TransportError):
         httpx.get(f"{server.url}health")
