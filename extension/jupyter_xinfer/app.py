@@ -1,6 +1,7 @@
 """The Jupyter server extension: its options, its routes, its start and its end."""
 
 import asyncio
+import logging
 import os
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ from jupyter_events import EventLogger
 from jupyter_server.extension.application import ExtensionApp
 from jupyter_server.serverapp import ServerApp
 from jupyter_server.utils import url_path_join
-from traitlets import Bool, Dict, Float, List, Unicode, default
+from traitlets import Bool, Dict, Enum, Float, List, Unicode, default
 
 from jupyter_xinfer.auth.config import AuthConfig, load_auth_config
 from jupyter_xinfer.auth.gate import Gate
@@ -27,6 +28,7 @@ from jupyter_xinfer.service import Service, ServiceConfig
 from xinfer_runtime.cluster.authority import find_credentials
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.errors import Conflict, InvalidRequest, XinferError
+from xinfer_runtime.logs import FORMAT_VARIABLE, FORMATS, JSON, TEXT, format_as_json, wants_json
 from xinfer_runtime.messages import LaunchRequest
 
 EVENT_SCHEMA = Path(__file__).parent / "events" / "model-state.yaml"
@@ -71,6 +73,10 @@ class XinferApp(ExtensionApp):
         help="Shares of callers where requests wait, as {'user:ann': 2.0, 'api_key:ci@xinfer-demo': 0.5}; the names "
         "are those of `jupyter xinfer usage`, with @MODEL for one model alone. Default: 1, or a key's or user's own.",
     ).tag(config=True)
+    log_format = Enum(
+        FORMATS,
+        help="'text', or 'json' for one JSON object a line: of this server, its local cluster and their replicas.",
+    ).tag(config=True)
     keep_alive_while_loaded = Bool(
         True, help="Whether a running model keeps ServerApp.shutdown_no_activity_timeout from ending the server."
     ).tag(config=True)
@@ -82,7 +88,12 @@ class XinferApp(ExtensionApp):
     def _default_home(self) -> str:
         return os.environ.get("XINFER_HOME") or str(Path.home() / ".xinfer")
 
+    @default("log_format")
+    def _default_log_format(self) -> str:
+        return JSON if wants_json() else TEXT
+
     def initialize_settings(self) -> None:
+        self._set_up_logs()
         home = Path(self.home).expanduser().absolute()
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._event_logger.register_event_schema(EVENT_SCHEMA)
@@ -159,6 +170,18 @@ class XinferApp(ExtensionApp):
             return self.public_url.rstrip("/") + "/"
         return url_path_join(self._server.connection_url.split("?")[0], "/")
 
+    def _set_up_logs(self) -> None:
+        """Our modules' lines go where Jupyter's go."""
+        # The local cluster and its replicas inherit it.
+        os.environ[FORMAT_VARIABLE] = self.log_format
+        jupyters = _logger(self._server.log)
+        if self.log_format == JSON:
+            format_as_json(jupyters, _logger(self.log))
+        ours = logging.getLogger("xinfer")
+        ours.handlers = list(jupyters.handlers)
+        ours.setLevel(min((handler.level for handler in ours.handlers), default=jupyters.level))
+        ours.propagate = False
+
     async def _launch_at_start(self, name: str) -> None:
         self.log.info("Launching the model %s ...", name)
         try:
@@ -211,3 +234,7 @@ class XinferApp(ExtensionApp):
             raise InvalidRequest(
                 f"A file named by XinferApp.tls_ca_file, tls_cert_file, tls_key_file: {error}"
             ) from error
+
+
+def _logger(log: logging.Logger | logging.LoggerAdapter[logging.Logger]) -> logging.Logger:
+    return log.logger if isinstance(log, logging.LoggerAdapter) else log

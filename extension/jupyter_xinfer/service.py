@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
@@ -34,6 +34,7 @@ from jupyter_xinfer.protocol.chat_messages import NO_IMAGES, Images, Message
 from jupyter_xinfer.protocol.model_objects import model_object
 from jupyter_xinfer.protocol.response_store import ResponseStore
 from jupyter_xinfer.registrations import Registrations
+from jupyter_xinfer.request_ids import current_request_id
 from jupyter_xinfer.running_requests import RunningRequests
 from jupyter_xinfer.vector_pieces import in_pieces
 from jupyter_xinfer.waking import Waking
@@ -70,6 +71,7 @@ from xinfer_runtime.routing.router import Router
 _FIRST_DELAY = 1.0
 _LONGEST_DELAY = 30.0
 
+R = TypeVar("R", GenerateRequest, EmbedRequest)
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 
@@ -246,7 +248,7 @@ class Service:
         engine.
         """
         caller = current_principal()
-        uid, request = uid_of(model), self.fair_share.classed(caller, with_adapter(model, request))
+        uid, request = uid_of(model), self.fair_share.classed(caller, with_adapter(model, _traced(request)))
         self._router_to(uid, "generate")
         flow = self.fair_share.flow(caller, uid)
         with self.meter.request(caller, uid) as count, self._demand.request(uid) as answered:
@@ -269,7 +271,7 @@ class Service:
         flow = self.fair_share.flow(caller, uid)
 
         def pieces(router: Router) -> AsyncGenerator[Delta]:
-            return in_pieces(partial(router.generate, uid, flow=flow), request, len(router.stats(uid)))
+            return in_pieces(partial(router.generate, uid, flow=flow), _traced(request), len(router.stats(uid)))
 
         with self.meter.request(caller, uid) as count, self._demand.request(uid) as answered:
             answer = self.requests.abortable(uid, request.id, self._when_awake(uid, pieces))
@@ -294,7 +296,7 @@ class Service:
         uid = uid_of(model)
         self._router_to(uid)
         with self.meter.request(current_principal(), uid), self._demand.request(uid):
-            answer = self._when_awake(uid, lambda router: router.generate(uid, request))
+            answer = self._when_awake(uid, lambda router: router.generate(uid, _traced(request)))
             return await whole(answer, request.id)
 
     async def _when_awake(self, uid: str, run: Callable[[Router], AsyncGenerator[Delta]]) -> AsyncGenerator[Delta]:
@@ -439,6 +441,10 @@ class Service:
         if session is None or router is None:
             return {}
         return {uid: ModelLoad.of(uid, status, router) for uid, status in session.models.items()}
+
+
+def _traced(request: R) -> R:
+    return replace(request, trace=current_request_id())
 
 
 def has_desired_models(home: Path) -> bool:

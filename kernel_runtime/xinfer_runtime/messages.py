@@ -169,6 +169,8 @@ class GenerateRequest(Struct, frozen=True, kw_only=True, omit_defaults=True, tag
     """Seconds from its submission after which nobody wants the answer any more; not a time, for clocks differ."""
     resume: tuple[int, ...] = ()
     resume_mu: float | None = None
+    trace: str = ""
+    """What logs call the caller's HTTP request, of which this may be one of several; `id` is the gateway's own."""
 
 
 class EmbedRequest(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="embed"):
@@ -190,6 +192,8 @@ class EmbedRequest(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="e
     max_tokens: int | None = None
     """Tokens to keep of an input, those that the model puts around it included, or of a document's text alone; 0 for as
     many as the model takes. None refuses inputs that are too long."""
+    trace: str = ""
+    """As in `GenerateRequest`."""
 
 
 ReplicaRequest = GenerateRequest | EmbedRequest

@@ -1,15 +1,15 @@
 """Commands that run until somebody ends them."""
 
 import asyncio
-import logging
 import signal
-import sys
 from collections.abc import Awaitable, Callable
+
+from xinfer_runtime.logs import log_to_stderr
 
 
 def run_until_stopped(serve: Callable[[asyncio.Event], Awaitable[None]]) -> int:
     """Run `serve(stop)`; Ctrl-C and SIGTERM set `stop`. Logs go to standard error."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    log_to_stderr()
 
     async def main() -> None:
         stop = asyncio.Event()

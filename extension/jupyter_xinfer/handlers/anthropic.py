@@ -61,6 +61,5 @@ class CountTokensHandler(AnthropicHandler):
         request_id = f"count-{uuid.uuid4().hex}"
         # The replica renders and tokenizes the prompt and has nothing to compute.
         [request] = body.as_chat().requests(request_id)
-        self.set_header("X-Request-ID", request_id)
         delta = await self.service.ask(body.model, replace(request, tokenize=Tokenization()))
         self.reply({"input_tokens": len(delta.token_ids)})

@@ -13,11 +13,13 @@ from jupyter_server.utils import ensure_async
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, stream_request_body
 
+from jupyter_xinfer.access_log import CLIENT_CLOSED, log_access
 from jupyter_xinfer.auth.permissions import ADMIN, AUTHENTICATED, PERMISSIONS, PUBLIC
 from jupyter_xinfer.auth.principal import NOBODY, Principal, set_current_principal
 from jupyter_xinfer.auth.shape import bearer
 from jupyter_xinfer.protocol.openai_responses import error_body
 from jupyter_xinfer.protocol.openapi import METHODS, NOTHING, Takes
+from jupyter_xinfer.request_ids import HEADER, request_id, set_current_request_id
 from jupyter_xinfer.service import Service
 from xinfer_runtime.errors import (
     AuthenticationRequired,
@@ -116,6 +118,17 @@ class XinferHandler(APIHandler):
     principal: Principal | None = None
     task: asyncio.Task[Any] | None = None
     client_gone = False
+    model: str | None = None
+    """What the request asks, for the log."""
+
+    @functools.cached_property
+    def request_id(self) -> str:
+        """By which client, gateway and replicas know the request; every answer has it in `X-Request-Id`."""
+        return request_id(self.request.headers.get(HEADER))
+
+    def set_default_headers(self) -> None:
+        super().set_default_headers()
+        self.set_header(HEADER, self.request_id)
 
     def initialize(self, service: Service) -> None:
         self.service = service
@@ -155,6 +168,7 @@ class XinferHandler(APIHandler):
         """Let in whoever the gate or Jupyter knows and who may use this verb; nobody else gets past here."""
         needed = permission_of(type(self), self.request.method or "")
         set_current_principal(NOBODY)
+        set_current_request_id(self.request_id)
         credential = bearer(self.request.headers.get("Authorization", ""))
         # A browser's preflight carries no credential, and gets no answer but Jupyter's CORS headers.
         if needed == PUBLIC or self.request.method == "OPTIONS":
@@ -210,6 +224,12 @@ class XinferHandler(APIHandler):
         allowed = await ensure_async(self.authorizer.is_authorized(self, self.current_user, action, self.auth_resource))
         if not allowed:
             raise PermissionDenied(f"You are not allowed to {action} {self.auth_resource} on this server.")
+
+    def on_finish(self) -> None:
+        super().on_finish()
+        caller = self.principal.id if self.principal is not None else NOBODY.name
+        status = CLIENT_CLOSED if self.client_gone else self.get_status()
+        log_access(self.request, status, self.request_id, caller, self.model)
 
     def on_connection_close(self) -> None:
         super().on_connection_close()

@@ -25,7 +25,7 @@ class VectorHandler(XinferHandler):
         self, model: str, request: EmbedRequest, answer: EmbeddingsAnswer | RerankAnswer, own_names: Mapping[str, str]
     ) -> None:
         """Answer with what the engines make of `request`."""
-        self.set_header("X-Request-ID", request.id)
+        self.model = model
         try:
             with self.service.metrics.request(model, self.name) as watch:
                 async with contextlib.aclosing(watch.observe(self.service.embed(model, request))) as deltas:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import ClassVar
 
@@ -11,8 +12,11 @@ from jupyter_xinfer.handlers.interleave import interleave
 from jupyter_xinfer.protocol.adapter_names import uid_of
 from jupyter_xinfer.protocol.openai_responses import Encoder
 from xinfer_runtime.errors import XinferError, from_info
+from xinfer_runtime.logs import fields
 from xinfer_runtime.messages import Delta, GenerateRequest
 from xinfer_runtime.routing.merge import merge
+
+logger = logging.getLogger("xinfer.access")
 
 # Errors before the first token keep their HTTP status, as long as this much time does not pass without one: then the
 # stream is opened anyway, because clients and proxies want to see headers.
@@ -39,7 +43,7 @@ class GenerateHandler(XinferHandler):
             raise
 
     async def _run(self, model: str, requests: Sequence[GenerateRequest], encoder: Encoder, *, stream: bool) -> None:
-        self.set_header("X-Request-ID", encoder.id)
+        self.model = uid_of(model)
         with contextlib.ExitStack() as watches:
             streams = [
                 watches.enter_context(self.service.metrics.request(uid_of(model), self.name)).observe(
@@ -66,7 +70,12 @@ class GenerateHandler(XinferHandler):
                         await _send(events, encoder, index, delta)
                 except XinferError as error:
                     # The status line is long gone.
-                    self.log.warning("stream %s ended with an error: %s", encoder.id, error)
+                    logger.warning(
+                        "request %s: its stream ended with %s",
+                        self.request_id,
+                        error.code,
+                        extra=fields(request_id=self.request_id, error=error.code),
+                    )
                     await events.send(*encoder.failed(error))
                 if encoder.closing is not None:
                     await events.send(encoder.closing)

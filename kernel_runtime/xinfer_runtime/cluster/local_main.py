@@ -10,7 +10,6 @@ import os
 import select
 import shutil
 import signal
-import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -32,6 +31,7 @@ from xinfer_runtime.cluster.local_protocol import (
     decode_config,
     encode_line,
 )
+from xinfer_runtime.logs import log_to_stderr
 
 logger = logging.getLogger("xinfer.local")
 
@@ -113,7 +113,7 @@ def _log_to_file(path: Path) -> None:
     os.dup2(handle, 2)
     os.close(handle)
     _trim()
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    log_to_stderr()
 
 
 def _trim() -> None:

@@ -9,7 +9,6 @@ import gc
 import logging
 import os
 import signal
-import sys
 from collections.abc import Callable
 
 import msgspec
@@ -35,6 +34,7 @@ from xinfer_runtime.cluster.replica_server import ReplicaServer
 from xinfer_runtime.engines.base import Engine
 from xinfer_runtime.engines.registry import create_engine
 from xinfer_runtime.errors import EngineError, XinferError
+from xinfer_runtime.logs import log_to_stderr
 
 logger = logging.getLogger("xinfer.replica")
 
@@ -48,7 +48,7 @@ def main(create: CreateEngine = create_engine) -> None:
     """Run a replica until its agent ends it. Exit code 1 where the model was not loaded."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     requests, answers = take_standard_streams()
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    log_to_stderr()
     asyncio.run(_run(requests, answers, create))
 
 

@@ -11,6 +11,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from xinfer_runtime.cluster.replica_peer import Peer
+from xinfer_runtime.cluster.request_log import RequestLog
 from xinfer_runtime.engines.base import Engine
 from xinfer_runtime.errors import EngineError, ErrorInfo, ModelNotReady, ReplicaLost, XinferError
 from xinfer_runtime.messages import Delta, EngineStats, ReplicaRequest
@@ -58,8 +59,8 @@ class ReplicaServer:
         self._server: asyncio.Server | None = None
         self._peers: set[Peer] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._routes: dict[str, tuple[Peer, str]] = {}
-        """Engine's request id -> link, and the request's id on that link."""
+        self._routes: dict[str, tuple[Peer, str, RequestLog]] = {}
+        """Engine's request id -> link, the request's id on that link, and what is logged of it."""
         self._numbers = itertools.count(1)
         self._draining = False
         self._moved = asyncio.Event()
@@ -84,7 +85,8 @@ class ReplicaServer:
             route = self._routes.get(delta.id)
             if route is None:
                 continue
-            peer, stream = route
+            peer, stream, log = route
+            log.observe(delta)
             if delta.last:
                 self._forget(delta.id)
             peer.deliver(stream, delta)
@@ -195,18 +197,20 @@ class ReplicaServer:
         engine_id = f"{next(self._numbers)}"
         peer.open(request.id, engine_id)
         refusal = self._refusal()
+        log = RequestLog(request, self._id)
         if refusal is not None:
+            log.observe(Delta(engine_id, error=refusal))
             peer.deliver(request.id, Delta(engine_id, error=refusal))
             return
         assert self.engine is not None
-        self._routes[engine_id] = (peer, request.id)
+        self._routes[engine_id] = (peer, request.id, log)
         try:
             self.engine.submit(replace(request, id=engine_id))
         except XinferError as error:
             self.emit((Delta(engine_id, error=error.info),))
         except Exception as error:
             # An engine's fault with one request is not to close the link, which serves others.
-            logger.exception("submitting %s", request.id)
+            logger.exception("submitting %s", request.trace or request.id)
             self.emit((Delta(engine_id, error=EngineError(f"the engine failed on this request: {error!r}").info),))
 
     def _refusal(self) -> ErrorInfo | None:
@@ -218,6 +222,7 @@ class ReplicaServer:
 
     def _abort(self, engine_id: str) -> None:
         if engine_id in self._routes:
+            self._routes[engine_id][2].aborted()
             self._forget(engine_id)
             assert self.engine is not None
             self.engine.abort(engine_id)
@@ -227,7 +232,7 @@ class ReplicaServer:
         self._moved.set()
 
     def _drop(self, peer: Peer) -> None:
-        for engine_id in [engine_id for engine_id, (owner, _) in self._routes.items() if owner is peer]:
+        for engine_id in [engine_id for engine_id, (owner, *_) in self._routes.items() if owner is peer]:
             self._abort(engine_id)
 
     def _stats(self) -> EngineStats:

@@ -1,7 +1,6 @@
 """From a request to the deltas of its answer, over replicas that may come and go meanwhile."""
 
 import asyncio
-import logging
 import math
 from collections.abc import AsyncGenerator, Sequence
 from typing import Final
@@ -30,9 +29,8 @@ from xinfer_runtime.routing.model_table import ModelTable, not_ready, status_to_
 from xinfer_runtime.routing.prompt_blocks import Prompt, prompt_of
 from xinfer_runtime.routing.replica_choice import ReplicaChoice, has_room
 from xinfer_runtime.routing.router_watch import RouterWatch
+from xinfer_runtime.routing.routing_log import log_loss, log_route
 from xinfer_runtime.routing.waiting_line import LINE_LIMIT, Place, WaitingLine
-
-logger = logging.getLogger("xinfer.router")
 
 WAIT_SECONDS: Final = 30.0
 """How long a request waits for a ready replica, at its start and after it lost one."""
@@ -122,6 +120,7 @@ class Router:
                 breaker = self._breakers.setdefault(link.name, Breaker())
                 breaker.sent(loop.time())
                 self._watch.routed(uid, choice)
+                log_route(uid, request, link.name, choice)
                 errand = traffic.choice.sent(link, prompt, choice.cached, request, loop.time())
                 bill.start(prompt.tokens - choice.cached)
                 answered = False
@@ -149,7 +148,7 @@ class Router:
                         losses += 1
                         breaker.failed(loop.time())
                     self._watch.lost(uid, begun=bool(tokens))
-                    logger.warning("request %s after %d tokens: %s", request.id, len(tokens), error)
+                    log_loss(uid, request, link.name, len(tokens), error)
                     if losses >= LOSSES_LIMIT:
                         raise ReplicaLost(
                             f"{losses} replicas of {uid!r} in a row were lost with this request"
