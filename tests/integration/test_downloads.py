@@ -1,5 +1,7 @@
 """Models that come from a hub, here one on loopback that speaks as Hugging Face's does."""
 
+import os
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,6 +90,54 @@ def test_what_the_hub_does_not_have_is_refused_at_launch(http: httpx.Client) -> 
     assert refused.status_code == 400
     assert "does not exist (HTTP 404)" in refused.json()["detail"]
     assert "Traceback" not in refused.text
+
+
+@pytest.fixture
+def small_disk(server: XinferServer) -> Iterator[Path]:
+    """The folder of the downloads is a disk of 24 MiB."""
+    folder = server.home / "models"
+    folder.mkdir(exist_ok=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"cannot mount a disk here: {mounted.stderr.decode()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a disk needs root")
+def test_a_disk_that_fills_up_stops_a_download_which_goes_on_when_there_is_room(
+    http: httpx.Client, hub: FakeHub, small_disk: Path
+) -> None:
+    hub.seconds_per_chunk = 0.05
+    body = {"model_path": "hf://me/demo-GGUF/slow.gguf", "model_uid": "tight"}
+    assert http.post("v1/models?wait_ready=False", json=body).status_code == 200
+    until(http, "tight", "downloading")
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(12 << 20))
+
+    deadline = time.monotonic() + 60
+    while "No space left" not in (text := http.get("v1/models/tight/events").text) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert "cannot be written on this node: No space left on device" in text
+
+    hub.seconds_per_chunk = 0.0
+    filler.unlink()
+    while (state := http.get("v1/models/tight").json()["state"]) != "ready" and time.monotonic() < deadline + 60:
+        time.sleep(0.1)
+    assert state == "ready"
+    assert http.delete("v1/models/tight").status_code == 200
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a disk needs root")
+def test_a_file_that_is_larger_than_the_disk_is_refused_at_launch(
+    http: httpx.Client, hub: FakeHub, small_disk: Path
+) -> None:
+    hub.add("me/demo-GGUF/large.gguf", CONTENT + bytes(32 << 20))
+    refused = http.post("v1/models", json={"model_path": "hf://me/demo-GGUF/large.gguf"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "does_not_fit")
+    assert "GiB more on the node's disk" in refused.json()["detail"]
 
 
 def test_what_was_downloaded_is_listed_and_removed_unless_it_is_used(http: httpx.Client) -> None:
