@@ -247,6 +247,8 @@ class Delta(Struct, frozen=True, array_like=True):
     """What each of `token_ids` stands for, in the answer to a tokenization."""
     vectors: tuple[bytes, ...] = ()
     """Of each input its vector, as little-endian float32, in the answer to an `EmbedRequest`."""
+    stop_string: str | None = None
+    """The stop string that ended the output, in the last delta."""
 
     @property
     def last(self) -> bool:

@@ -38,6 +38,24 @@ def test_every_event_conforms_to_the_clients_types_and_blocks_are_numbered() -> 
     assert events[-2]["delta"]["stop_reason"] == "tool_use"
 
 
+@pytest.mark.parametrize(
+    ("last", "reason", "sequence"),
+    [
+        (Delta("id", "x", (1,), FinishReason.STOP, Usage(5, 2)), "end_turn", None),
+        (Delta("id", "x", (1,), FinishReason.STOP, Usage(5, 2), stop_string="END"), "stop_sequence", "END"),
+        (Delta("id", "x", (1,), FinishReason.LENGTH, Usage(5, 2)), "max_tokens", None),
+        (LAST, "tool_use", None),
+    ],
+)
+def test_the_reason_of_the_end_is_told_whole_and_streamed(last: Delta, reason: str, sequence: str | None) -> None:
+    whole = json.loads(MessagesEncoder("msg_1", "m", forced_calls=False).whole([last]))
+    chunks = MessagesEncoder("msg_1", "m", forced_calls=False).chunks(0, last)
+    streamed = json.loads(chunks[-2][1])["delta"]
+
+    assert (whole["stop_reason"], whole["stop_sequence"]) == (reason, sequence)
+    assert streamed == {"stop_reason": reason, "stop_sequence": sequence}
+
+
 def test_a_whole_message_conforms_to_the_clients_types() -> None:
     whole = Delta("id", "Hello", (1, 2), FinishReason.TOOL_CALLS, Usage(5, 2, 1), (CALL,), None, (), "Hm.")
     body = json.loads(MessagesEncoder("msg_1", "m", forced_calls=False).whole([whole]))

@@ -62,6 +62,8 @@ NOW = '{"name": "time", "arguments": {}}'
         ("required", None, '{"name": "weather", "arguments": {"city": 3}}', False),
         ("required", None, '{"name": "weather", "arguments": {"city": ""}}', False),
         ("required", None, '{"name": "other", "arguments": {}}', False),
+        ("required", None, '{"name": "weather", "arguments": {"city": "Rome", "unit": "C"}}', False),
+        ("required", None, '{"name": "time", "arguments": {"zone": 1}}', False),
         ("required", False, ROME, True),
         ("required", False, f"{ROME}\n{NOW}", False),
         (NamedChoice(NamedFunction("weather")), None, ROME, True),
@@ -72,6 +74,27 @@ def test_a_forced_call_is_a_call_of_an_offered_tool_with_arguments_of_its_schema
     choice: Any, parallel: bool | None, text: str, allowed: bool
 ) -> None:
     assert accepts(offered(choice, parallel), text) is allowed
+
+
+@pytest.mark.parametrize(
+    ("parameters", "arguments", "allowed"),
+    [
+        ({"type": "object"}, {"a": 1}, True),
+        ({"properties": {"a": {}}, "additionalProperties": True}, {"a": 1, "b": 2}, True),
+        ({"properties": {"a": {}}, "patternProperties": {"^b": {}}}, {"a": 1, "b": 2}, True),
+        ({"properties": {"a": {"type": "object", "properties": {"c": {}}}}}, {"a": {"c": 1}}, True),
+        ({"properties": {"a": {"type": "object", "properties": {"c": {}}}}}, {"a": {"d": 1}}, False),
+        ({"properties": {"a": {"items": {"properties": {"c": {}}}}}}, {"a": [{"c": 1}]}, True),
+        ({"properties": {"a": {"items": {"type": "object", "properties": {"c": {}}}}}}, {"a": [{"d": 1}]}, False),
+    ],
+)
+def test_a_forced_call_invents_no_arguments_unless_its_schema_invites_them(
+    parameters: dict[str, Any], arguments: dict[str, Any], allowed: bool
+) -> None:
+    tool = FunctionTool(name="f", parameters=parameters)
+    for choice in ("required", NamedChoice(NamedFunction("f"))):
+        offer = offered_tools([Tool("function", tool)], choice, None)  # type: ignore[arg-type]
+        assert accepts(offer, json.dumps({"name": "f", "arguments": arguments})) is allowed
 
 
 @pytest.mark.parametrize(("mode", "forced"), [("auto", False), ("required", True)])

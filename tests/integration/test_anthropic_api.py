@@ -64,6 +64,15 @@ def test_a_tool_is_called_and_its_result_used(client: anthropic.Anthropic, strea
     assert "sunny" in getattr(second.content[0], "text", "")
 
 
+def test_a_stop_sequence_is_named_as_what_ended_the_answer(client: anthropic.Anthropic) -> None:
+    asked: Any = {"model": "xinfer-demo", "max_tokens": 40, "messages": [{"role": "user", "content": "Hello!"}]}
+    text = client.messages.create(**asked, extra_body=GREEDY).content[0].text  # type: ignore[union-attr]
+
+    cut = client.messages.create(**asked, extra_body=GREEDY, stop_sequences=[text[3:6]])
+    assert cut.content[0].text == text[: text.index(text[3:6])]  # type: ignore[union-attr]
+    assert (cut.stop_reason, cut.stop_sequence) == ("stop_sequence", text[3:6])
+
+
 def test_tokens_are_counted_as_the_prompt_has_them(client: anthropic.Anthropic) -> None:
     answer = client.messages.create(model="xinfer-demo", messages=CAPITAL, max_tokens=1, system="Be brief.")
     counted = client.messages.count_tokens(model="xinfer-demo", messages=CAPITAL, system="Be brief.")

@@ -15,8 +15,9 @@ def test_nothing_is_lost_repeated_or_reordered(parts: list[tuple[str, list[int]]
 
 def test_the_end_of_the_last_delta_is_the_end_of_the_merged_one() -> None:
     call = ToolCall(id="1", name="f", arguments="{}")
-    merged = merge([Delta("a", "x", (1,), tool_calls=(call,)), Delta("a", "", (), FinishReason.STOP, Usage(3, 1))], "a")
-    assert merged == Delta("a", "x", (1,), FinishReason.STOP, Usage(3, 1), (call,))
+    end = Delta("a", "", (), FinishReason.STOP, Usage(3, 1), stop_string=".")
+    merged = merge([Delta("a", "x", (1,), tool_calls=(call,)), end], "a")
+    assert merged == Delta("a", "x", (1,), FinishReason.STOP, Usage(3, 1), (call,), stop_string=".")
 
 
 def test_the_newest_state_of_mirostat_is_kept() -> None:

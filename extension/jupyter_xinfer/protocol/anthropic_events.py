@@ -57,7 +57,7 @@ class MessagesEncoder(Encoder):
             content.append({"type": "text", "text": delta.text, "citations": None})
         content += [{**_call_body(call), "input": json.loads(call.arguments)} for call in delta.tool_calls]
         body = self._message(content, _usage_body(delta.usage))
-        body["stop_reason"] = _stop_reason(delta)
+        body.update(_ending(delta))
         return msgspec.json.encode(body)
 
     def chunks(self, index: int, delta: Delta) -> list[Event]:
@@ -74,8 +74,7 @@ class MessagesEncoder(Encoder):
             events += self._call(call)
         if delta.finish_reason is not None:
             events += self._stop()
-            ending = {"stop_reason": _stop_reason(delta), "stop_sequence": None}
-            events.append(_event("message_delta", delta=ending, usage=_usage_body(delta.usage)))
+            events.append(_event("message_delta", delta=_ending(delta), usage=_usage_body(delta.usage)))
             events.append(_event("message_stop"))
         return events
 
@@ -130,8 +129,11 @@ def _call_body(call: ToolCall) -> dict[str, Any]:
     return {"type": "tool_use", "id": call.id, "name": call.name, "input": {}}
 
 
-def _stop_reason(delta: Delta) -> str | None:
-    return _REASONS[delta.finish_reason] if delta.finish_reason is not None else None
+def _ending(delta: Delta) -> dict[str, str | None]:
+    if delta.finish_reason is FinishReason.STOP and delta.stop_string is not None:
+        return {"stop_reason": "stop_sequence", "stop_sequence": delta.stop_string}
+    reason = _REASONS[delta.finish_reason] if delta.finish_reason is not None else None
+    return {"stop_reason": reason, "stop_sequence": None}
 
 
 def _usage_body(usage: Usage | None) -> dict[str, int]:

@@ -21,6 +21,9 @@ MAX_CALLS = 16
 _JSON_OPTIONS = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": ", "lenient": False}
 _ARGUMENTS = "#/properties/arguments"
 _ANY_OBJECT: dict[str, Any] = {"type": "object", "properties": {}}
+_OPENING = frozenset(
+    {"additionalProperties", "patternProperties", "unevaluatedProperties", "allOf", "anyOf", "oneOf", "$ref", "if"}
+)
 
 
 class FunctionTool(Struct):
@@ -41,7 +44,7 @@ class FunctionTool(Struct):
 
     def call_schema(self) -> dict[str, Any]:
         """The JSON schema of one call of this function."""
-        arguments = dict(rebased(self.parameters or {}, _ARGUMENTS))
+        arguments = dict(_closed(rebased(_ANY_OBJECT if self.parameters is None else self.parameters, _ARGUMENTS)))
         arguments.setdefault("type", "object")
         return {
             "type": "object",
@@ -136,6 +139,24 @@ def _one_or_more(functions: Sequence[FunctionTool], *, several: bool) -> Constra
     any_call = " | ".join(f"call_{i}" for i in range(len(functions)))
     start = f'start: call ("\\n" call){{0,{MAX_CALLS - 1}}}' if several else "start: call"
     return Constraint(ConstraintKind.GRAMMAR, "\n".join([start, f"call: {any_call}", *rules]))
+
+
+def _closed(schema: Any) -> Any:
+    """`schema` where objects have no properties but those that it names, unless it says that they may.
+
+    What conforms to it conforms to `schema`. Models that were made to call would else invent arguments without end.
+    """
+    if not isinstance(schema, dict):
+        return schema
+    schema = dict(schema)
+    if isinstance(schema.get("properties"), dict):
+        schema["properties"] = {name: _closed(value) for name, value in schema["properties"].items()}
+        # With these, other parts of a schema may name properties too.
+        if not _OPENING & schema.keys():
+            schema["additionalProperties"] = False
+    if "items" in schema:
+        schema["items"] = _closed(schema["items"])
+    return schema
 
 
 def rebased(schema: Any, root: str) -> Any:

@@ -28,6 +28,7 @@ def merge(deltas: Sequence[Delta], request_id: str) -> Delta:
         next((delta.mirostat_mu for delta in reversed(deltas) if delta.mirostat_mu is not None), None),
         tuple(piece for delta in deltas for piece in delta.pieces),
         tuple(vector for delta in deltas for vector in delta.vectors),
+        last.stop_string,
     )
 
 

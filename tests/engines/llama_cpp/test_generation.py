@@ -67,8 +67,9 @@ def test_the_end_of_the_context_ends_with_length() -> None:
 
 
 def test_a_stop_string_ends_the_text_before_it() -> None:
-    deltas = feed(generation(stop=("STOP",)), "one STOP two")
+    deltas = feed(generation(stop=("never", "STOP")), "one STOP two")
     assert (text_of(deltas), deltas[-1].finish_reason) == ("one ", FinishReason.STOP)
+    assert deltas[-1].stop_string == "STOP"
 
 
 def test_text_held_back_for_a_stop_string_comes_with_the_last_delta() -> None:

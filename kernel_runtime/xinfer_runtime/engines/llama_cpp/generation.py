@@ -153,6 +153,7 @@ class Generation:
             logprobs=logprobs,
             reasoning=output.reasoning,
             mirostat_mu=self.sampler.mirostat.mu if self.sampler.mirostat is not None else None,
+            stop_string=self._stop.found,
         )
 
     def _parsed(self, text: str) -> Output:

@@ -12,8 +12,12 @@ class StopMatcher:
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stop for stop in stops if stop)
         self._held = ""
-        self.stopped = False
-        """Whether a stop string has come; everything after it is ignored."""
+        self.found: str | None = None
+        """The stop string that has come; everything after it is ignored."""
+
+    @property
+    def stopped(self) -> bool:
+        return self.found is not None
 
     def push(self, text: str) -> str:
         """Take more text and return what is known not to belong to a stop string."""
@@ -23,10 +27,11 @@ class StopMatcher:
             return ""
         pending = self._held + text
         # The one that ends first, however the text was cut: a stream cannot wait for a longer one that may never come.
-        found = [(at + len(stop), at) for stop in self._stops if (at := pending.find(stop)) >= 0]
+        found = [(at + len(stop), at, stop) for stop in self._stops if (at := pending.find(stop)) >= 0]
         if found:
-            self.stopped, self._held = True, ""
-            return pending[: min(found)[1]]
+            _, at, self.found = min(found)
+            self._held = ""
+            return pending[:at]
         keep = max(_overlap(pending, stop) for stop in self._stops)
         self._held = pending[len(pending) - keep :]
         return pending[: len(pending) - keep]
