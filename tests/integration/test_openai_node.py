@@ -31,7 +31,7 @@ def test_models_are_listed(found: dict[str, Any]) -> None:
 
 def test_a_stream_assembles_to_what_a_whole_answer_says(found: dict[str, Any]) -> None:
     assert "Paris" in found["whole"]["text"]
-    assert found["whole"]["id"].startswith("chatcmpl-")
+    assert found["whole"]["id"].startswith("req-")
     assert found["stream"]["pieces"] == found["stream"]["text"] == found["whole"]["text"]
     assert found["stream"]["usage"]["total_tokens"] == found["whole"]["usage"]["total_tokens"]
 
