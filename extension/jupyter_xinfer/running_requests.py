@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
+from jupyter_xinfer.request_ids import current_request_id
 from xinfer_runtime.errors import Cancelled
 from xinfer_runtime.messages import Delta
 
@@ -12,6 +13,8 @@ from xinfer_runtime.messages import Delta
 @dataclass
 class _Running:
     uid: str
+    sent_as: str
+    """The id of the HTTP request that it answers, which the answer has in `X-Request-Id`."""
     waiting: "asyncio.Task[object] | None" = None
     """The task that waits for the next delta right now."""
     aborted: asyncio.Event = field(default_factory=asyncio.Event)
@@ -29,12 +32,15 @@ class RunningRequests:
     def abort(self, uid: str, request_id: str) -> bool:
         """End that request of the model `uid` with `Cancelled` for its caller; False where there is none.
 
-        A request with several choices runs as several: `<id>-0`, `<id>-1`, ... All of them end.
+        The id is that of the HTTP request, or of the answer's body. A request with several choices runs as several:
+        `<id>-0`, `<id>-1`, ... All of them end.
         """
+        if not request_id:
+            return False
         found = [
             running
             for id, running in self._running.items()
-            if running.uid == uid and (id == request_id or id.rpartition("-")[0] == request_id)
+            if running.uid == uid and request_id in (id, id.rpartition("-")[0], running.sent_as)
         ]
         for running in found:
             if not running.aborted.is_set():
@@ -45,7 +51,7 @@ class RunningRequests:
 
     async def abortable(self, uid: str, request_id: str, deltas: AsyncGenerator[Delta]) -> AsyncGenerator[Delta]:
         """The same deltas, until the request is aborted."""
-        running = self._running[request_id] = _Running(uid)
+        running = self._running[request_id] = _Running(uid, current_request_id())
         try:
             async with aclosing(deltas):
                 while not running.aborted.is_set():

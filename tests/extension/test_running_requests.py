@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
+from jupyter_xinfer.request_ids import set_current_request_id
 from jupyter_xinfer.running_requests import RunningRequests
 from xinfer_runtime.errors import Cancelled
 from xinfer_runtime.messages import Delta
@@ -51,6 +52,18 @@ async def test_a_request_is_aborted_while_its_client_reads() -> None:
     with pytest.raises(Cancelled):
         await anext(deltas)
     assert answer.closed
+
+
+async def test_a_request_is_known_by_the_id_of_its_header_too() -> None:
+    requests = RunningRequests()
+    set_current_request_id("req-1")
+    deltas = requests.abortable("m", "r-0", Endless().deltas())
+    await anext(deltas)
+
+    assert not requests.abort("m", "req-2")
+    assert requests.abort("m", "req-1")
+    with pytest.raises(Cancelled):
+        await anext(deltas)
 
 
 async def test_only_the_named_request_of_the_named_model_is_aborted() -> None:
