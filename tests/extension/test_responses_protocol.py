@@ -79,6 +79,11 @@ def test_a_failure_in_the_stream_is_an_event_with_the_failed_response() -> None:
     assert failed["response"]["error"]["message"] == "broken"
 
 
+def test_a_user_is_told_again_and_never_null() -> None:
+    assert "user" not in encoder().response()
+    assert encoder(user="ann").response()["user"] == "ann"
+
+
 def test_what_was_said_is_kept_for_the_next_response() -> None:
     kept: list[Message] = []
     events(encoder(kept), Delta("id", reasoning="Hm."), Delta("id", "Hel", tool_calls=(CALL,)), LAST)

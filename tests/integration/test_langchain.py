@@ -1,10 +1,11 @@
 """LangChain's OpenAI integration, unmodified."""
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
+from pydantic import BaseModel
 
 
 @pytest.fixture
@@ -35,3 +36,22 @@ def test_a_bound_tool_is_called(model: ChatOpenAI) -> None:
     answer = model.bind_tools([get_weather]).invoke("What is the weather in Rome?")
 
     assert [(call["name"], call["args"]) for call in answer.tool_calls] == [("get_weather", {"city": "Rome"})]
+
+
+class City(BaseModel):
+    """A city and its weather"""
+
+    name: Literal["Rome", "Paris"]
+    sunny: bool
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
+def test_an_answer_has_the_shape_that_was_asked_for(model: ChatOpenAI, method: Any) -> None:
+    assert isinstance(model.with_structured_output(City, method=method).invoke("How is the weather?"), City)
+
+
+def test_the_responses_api_says_the_same_and_streams(model: ChatOpenAI) -> None:
+    responses = model.model_copy(update={"use_responses_api": True})
+
+    assert "Paris" in responses.invoke("What is the capital of France?").text
+    assert "Paris" in "".join(chunk.text for chunk in responses.stream("What is the capital of France?"))

@@ -16,6 +16,7 @@ WEATHER: ChatCompletionToolParam = {
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
     },
 }
+OTHER: ChatCompletionToolParam = {"type": "function", "function": {"name": "tell_time", "parameters": {}}}
 STORY: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Tell me a story."}]
 
 
@@ -234,15 +235,21 @@ def test_a_bias_keeps_a_token_out(client: openai.OpenAI) -> None:
     pytest.fail("no bias changed the first token")
 
 
-@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "get_weather"}}])
+NAMED = {"type": "function", "function": {"name": "get_weather"}}
+
+
+@pytest.mark.parametrize(
+    "choice",
+    ["required", NAMED, {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [NAMED]}}],
+)
 def test_a_forced_call_has_arguments_of_the_tools_schema(client: openai.OpenAI, choice: Any) -> None:
     asked: Any = [{"role": "user", "content": "Hello!"}]
     parameters = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 20}}, "required": ["city"]}
-    tool = {"name": "get_weather", "parameters": {**parameters, "additionalProperties": False}}
+    tool = {"name": "get_weather", "parameters": parameters}
     fields: dict[str, Any] = {
         "model": "xinfer-demo",
         "messages": asked,
-        "tools": [{"type": "function", "function": tool}],
+        "tools": [{"type": "function", "function": tool}, *([OTHER] if isinstance(choice, dict) else [])],
         "tool_choice": choice,
         "parallel_tool_calls": False,
         "seed": 1,

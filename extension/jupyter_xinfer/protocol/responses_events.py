@@ -102,7 +102,8 @@ class ResponsesEncoder(Encoder):
             "top_p": 1.0 if body.top_p is None else body.top_p,
             "truncation": "disabled",
             "usage": _usage_body(self._usage) if self._usage is not None else None,
-            "user": body.user,
+            # OpenAI's schema knows no null here.
+            **({"user": body.user} if body.user is not None else {}),
             "metadata": body.metadata or {},
         }
 
