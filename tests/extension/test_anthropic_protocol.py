@@ -100,9 +100,20 @@ def test_choices_of_tools_become_constraints() -> None:
     assert generate(tools=[TOOL], tool_choice={"type": "none"}).tools == ()
 
 
+def test_an_output_config_asks_for_effort_and_form() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    made = generate(output_config={"effort": "low", "format": {"type": "json_schema", "schema": schema}})
+
+    assert made.template_kwargs["reasoning_effort"] == "low"
+    assert made.constraint is not None
+    assert made.constraint.value == schema
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
+        ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema"),
+        ({"output_config": {"task_budget": 5}}, "output_config.task_budget"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"temperature": 1.5}, "temperature"),
         ({"mcp_servers": [{"url": "x"}]}, "mcp_servers"),

@@ -73,6 +73,16 @@ def test_a_stop_sequence_is_named_as_what_ended_the_answer(client: anthropic.Ant
     assert (cut.stop_reason, cut.stop_sequence) == ("stop_sequence", text[3:6])
 
 
+def test_an_answer_has_the_form_that_was_asked_for(client: anthropic.Anthropic) -> None:
+    def ask(schema: dict[str, object]) -> anthropic.types.Message:
+        wanted: Any = {"format": {"type": "json_schema", "schema": schema}}
+        return client.messages.create(model="xinfer-demo", max_tokens=40, messages=CAPITAL, output_config=wanted)
+
+    assert ask({"enum": ["Paris", "Rome"]}).content[0].text in ('"Paris"', '"Rome"')  # type: ignore[union-attr]
+    with pytest.raises(anthropic.BadRequestError, match="'param': 'output_config'"):
+        ask({"type": "object", "not": {}})
+
+
 def test_tokens_are_counted_as_the_prompt_has_them(client: anthropic.Anthropic) -> None:
     answer = client.messages.create(model="xinfer-demo", messages=CAPITAL, max_tokens=1, system="Be brief.")
     counted = client.messages.count_tokens(model="xinfer-demo", messages=CAPITAL, system="Be brief.")

@@ -1,7 +1,6 @@
 """Anthropic's Messages API."""
 
 import uuid
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -20,7 +19,6 @@ from xinfer_runtime.messages import Tokenization
 class AnthropicHandler(GenerateHandler):
     """Anthropic's clients send their key in a header of its own, and read errors of another shape."""
 
-    own_names: Mapping[str, str] = {"response_format": "tools"}
     _failure: bytes | None = None
 
     async def prepare(self) -> None:  # type: ignore[override]
@@ -48,7 +46,9 @@ class MessagesHandler(AnthropicHandler):
         body = decode(self.request.body, MessagesRequest)
         chat = body.as_chat()
         message_id = f"msg_{uuid.uuid4().hex}"
-        encoder = MessagesEncoder(message_id, body.model, forced_calls=chat.offered_tools().constraint is not None)
+        forced_calls = chat.offered_tools().constraint is not None
+        self.own_names = {"response_format": "tools" if forced_calls else "output_config"}
+        encoder = MessagesEncoder(message_id, body.model, forced_calls=forced_calls)
         await self.run(body.model, chat.requests(message_id), encoder, stream=bool(body.stream))
 
 

@@ -10,6 +10,7 @@ from msgspec import Meta, Struct
 from jupyter_xinfer.protocol.chat_messages import MAX_MESSAGES, MAX_PARTS, FunctionCall, Message, MessageToolCall
 from jupyter_xinfer.protocol.openai_requests import ChatRequest
 from jupyter_xinfer.protocol.sampling_fields import MAX_STOP_LENGTH, MAX_STOP_STRINGS, PositiveInt, Probability
+from jupyter_xinfer.protocol.structured_output import JsonSchemaFormat, ResponseFormat
 from jupyter_xinfer.protocol.tools import FunctionTool, NamedChoice, NamedFunction, Tool, ToolChoice
 from xinfer_runtime.errors import InvalidRequest
 
@@ -93,6 +94,21 @@ class Thinking(Struct):
     display: str | None = None
 
 
+class OutputFormat(Struct, forbid_unknown_fields=True):
+    type: Literal["json_schema"]
+    schema: dict[str, Any]
+
+
+class OutputConfig(Struct, forbid_unknown_fields=True):
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+    format: OutputFormat | None = None
+
+    def response_format(self) -> ResponseFormat | None:
+        if self.format is None:
+            return None
+        return ResponseFormat("json_schema", JsonSchemaFormat("output", self.format.schema))
+
+
 class CountTokensRequest(Struct, kw_only=True, forbid_unknown_fields=True):
     """What the prompt is made of."""
 
@@ -104,12 +120,11 @@ class CountTokensRequest(Struct, kw_only=True, forbid_unknown_fields=True):
     thinking: Thinking | None = None
     cache_control: Any = None
     """Prompts are cached without asking."""
-    output_config: Any = None
+    output_config: OutputConfig | None = None
     mcp_servers: Any = None
     context_management: Any = None
 
     unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = {
-        "output_config": (),
         "mcp_servers": ([],),
         "context_management": (),
     }
@@ -124,12 +139,15 @@ class CountTokensRequest(Struct, kw_only=True, forbid_unknown_fields=True):
         system = [Message(role="system", content=_text(self.system, "system"))] if self.system else []
         turns = [each for i, message in enumerate(self.messages) for each in message.as_messages(f"messages[{i}]")]
         choice, parallel = self._choice()
+        output = self.output_config or OutputConfig()
         return ChatRequest(
             model=self.model,
             messages=[*system, *turns],
             tools=self._tools(),
             tool_choice=choice,
             parallel_tool_calls=parallel,
+            response_format=output.response_format(),
+            reasoning_effort=output.effort,
             enable_thinking=self.thinking.type != "disabled" if self.thinking is not None else None,
         )
 
