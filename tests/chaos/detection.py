@@ -6,8 +6,8 @@ For the first, this process does what a Jupyter server does: it keeps the watch 
 each replica.
 """
 
+import argparse
 import asyncio
-import json
 import os
 import signal
 import statistics
@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from tests.chaos.processes import Program
@@ -26,9 +27,6 @@ from xinfer_runtime.cluster.session import ClusterSession
 from xinfer_runtime.errors import ReplicaLost
 from xinfer_runtime.messages import Replica
 from xinfer_runtime.routing.link import Link
-
-REPEATS = 10
-RESTARTS = 5
 
 
 class Watch:
@@ -81,32 +79,35 @@ def stop(replica: Replica) -> None:
     os.kill(replica.pid, signal.SIGSTOP)
 
 
-async def measure(folder: Path) -> dict[str, list[float]]:
+async def measure(folder: Path, repeats: int, *, losses: bool, returns: bool) -> None:
+    """Prints each figure when it is there."""
     site = Site(folder)
-    found: dict[str, list[float]] = {}
     try:
         await site.start()
-        credentials = find_credentials(site.home)
-        assert credentials is not None
-        session = ClusterSession(site.address, credentials)
-        await session.connect()
-        watch = Watch(session)
-        found["killed, by its link"] = await _repeat(site, lambda: watch.link_lost("one", kill))
-        found["killed, by the table"] = await _repeat(site, lambda: watch.table_changed("one", kill))
-        found["stopped, by its link"] = await _repeat(site, lambda: _stopped(watch))
-        machine = site.machine
-        if machine is not None:
-            found["cut off, by its link"] = await _repeat(
-                site, lambda: watch.link_lost("two", lambda _replica: machine.cut()), machine.mend
-            )
-        await session.close()
-        found["supervisor back, until it takes changes"] = await _repeat(site, lambda: _back(site, []), times=RESTARTS)
-        found["supervisor and nodes back, until there is an answer"] = await _repeat(
-            site, lambda: _back(site, list(site.nodes.values())), times=RESTARTS
-        )
+        if losses:
+            await _losses(site, repeats)
+        if returns:
+            nodes = list(site.nodes.values())
+            await _repeat("supervisor back, until it takes changes", site, lambda: _back(site, []), repeats)
+            await _repeat("supervisor and nodes back, until an answer", site, lambda: _back(site, nodes), repeats)
     finally:
         assert not await site.close()
-    return found
+
+
+async def _losses(site: Site, repeats: int) -> None:
+    credentials = find_credentials(site.home)
+    assert credentials is not None
+    session = ClusterSession(site.address, credentials)
+    await session.connect()
+    watch = Watch(session)
+    await _repeat("killed, by its link", site, lambda: watch.link_lost("one", kill), repeats)
+    await _repeat("killed, by the table", site, lambda: watch.table_changed("one", kill), repeats)
+    await _repeat("stopped, by its link", site, lambda: _stopped(watch), repeats)
+    machine = site.machine
+    if machine is not None:
+        cut_off = partial(watch.link_lost, "two", lambda _replica: machine.cut())
+        await _repeat("cut off, by its link", site, cut_off, repeats, machine.mend)
+    await session.close()
 
 
 async def _back(site: Site, nodes: list[Program]) -> float:
@@ -139,23 +140,25 @@ async def _stopped(watch: Watch) -> float:
 
 
 async def _repeat(
-    site: Site, once: Callable[[], Awaitable[float]], mend: Callable[[], None] = lambda: None, times: int = REPEATS
-) -> list[float]:
+    name: str, site: Site, once: Callable[[], Awaitable[float]], times: int, mend: Callable[[], None] = lambda: None
+) -> None:
     found = []
     for _ in range(times):
         found.append(await once())
         mend()
         await asyncio.sleep(0.5)
         await site.whole()
-    return found
+    print(f"{name}: median {statistics.median(found):.3f} s, most {max(found):.3f} s, of {times}", flush=True)
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--only", choices=("losses", "returns"))
+    arguments = parser.parse_args()
+    losses, returns = arguments.only != "returns", arguments.only != "losses"
     with tempfile.TemporaryDirectory() as scratch:
-        found = asyncio.run(measure(Path(scratch)))
-    for name, times in found.items():
-        print(f"{name}: median {statistics.median(times):.3f} s, most {max(times):.3f} s, of {len(times)}")
-    print(json.dumps({name: [round(seconds, 4) for seconds in times] for name, times in found.items()}))
+        asyncio.run(measure(Path(scratch), arguments.repeats, losses=losses, returns=returns))
     return 0
 
 
