@@ -16,6 +16,7 @@ from xinfer_runtime.messages import Delta, FinishReason, GenerateRequest, ToolCa
 CALL = ToolCall(id="c1", name="weather", arguments='{"city": "Rome"}')
 LAST = Delta("id", "", (2,), FinishReason.TOOL_CALLS, Usage(5, 2, 1), (CALL,))
 EVENT: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
+DEEP = json.loads('{"items": ' * 70 + "{}" + "}" * 70)
 TOOL = {"name": "weather", "input_schema": {"type": "object"}}
 
 
@@ -113,6 +114,7 @@ def test_an_output_config_asks_for_effort_and_form() -> None:
     ("fields", "param"),
     [
         ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema"),
+        ({"output_config": {"format": {"type": "json_schema", "schema": DEEP}}}, "output_config.format.schema"),
         ({"output_config": {"task_budget": 5}}, "output_config.task_budget"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"temperature": 1.5}, "temperature"),

@@ -18,6 +18,7 @@ from xinfer_runtime.errors import InvalidRequest
 
 NAMES = json.loads(Path(__file__).with_name("openai_parameters.json").read_text())
 USER = {"role": "user", "content": "Hello!"}
+DEEP = json.loads('{"items": ' * 70 + "{}" + "}" * 70)
 ADD = {"name": "add", "parameters": {"type": "object"}}
 FUNCTION_CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
 NAMED = {"type": "function", "name": "add"}
@@ -157,6 +158,11 @@ def test_a_documented_field_or_variant_works_or_is_refused_by_its_name(
             "response_format.json_schema",
         ),
         (ResponsesRequest, {"text": {"format": {"type": "json_schema", "name": "a"}}}, "text.format.schema"),
+        (
+            ResponsesRequest,
+            {"text": {"format": {"type": "json_schema", "name": "a", "schema": DEEP}}},
+            "text.format.schema",
+        ),
         (ResponsesRequest, {"text": {"format": {"type": "text", "bogus": 1}}}, "text.format.bogus"),
         (ResponsesRequest, {"tools": [], "tool_choice": "required"}, "tool_choice"),
         (ResponsesRequest, {"input": [{"type": "function_call_output", "output": "x"}]}, "input[0].call_id"),

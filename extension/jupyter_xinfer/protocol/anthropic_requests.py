@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 from jupyter_xinfer.protocol.chat_messages import MAX_MESSAGES, MAX_PARTS, FunctionCall, Message, MessageToolCall
 from jupyter_xinfer.protocol.openai_requests import ChatRequest
 from jupyter_xinfer.protocol.sampling_fields import MAX_STOP_LENGTH, MAX_STOP_STRINGS, PositiveInt, Probability
-from jupyter_xinfer.protocol.structured_output import JsonSchemaFormat, ResponseFormat
+from jupyter_xinfer.protocol.structured_output import JsonSchemaFormat, ResponseFormat, schema_constraint
 from jupyter_xinfer.protocol.tools import FunctionTool, NamedChoice, NamedFunction, Tool, ToolChoice
 from xinfer_runtime.errors import InvalidRequest
 
@@ -106,6 +106,9 @@ class OutputConfig(Struct, forbid_unknown_fields=True):
     def response_format(self) -> ResponseFormat | None:
         if self.format is None:
             return None
+        schema_constraint(
+            self.format.schema, "output_config.format.schema"
+        )  # Refused by the name that its caller knows.
         return ResponseFormat("json_schema", JsonSchemaFormat("output", self.format.schema))
 
 

@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 from jupyter_xinfer.protocol.chat_messages import MAX_MESSAGES, ContentPart, FunctionCall, Message, MessageToolCall
 from jupyter_xinfer.protocol.openai_requests import ChatRequest
 from jupyter_xinfer.protocol.sampling_fields import PlainStreamOptions, PositiveInt, Probability, Temperature
-from jupyter_xinfer.protocol.structured_output import JsonSchemaFormat, ResponseFormat
+from jupyter_xinfer.protocol.structured_output import JsonSchemaFormat, ResponseFormat, schema_constraint
 from jupyter_xinfer.protocol.tools import (
     AllowedChoice,
     AllowedTool,
@@ -229,6 +229,7 @@ class ResponsesRequest(Struct, kw_only=True, forbid_unknown_fields=True):
             return ResponseFormat(wanted.type)
         if wanted.schema is None:
             raise InvalidRequest("`text.format.schema` is required.", param="text.format.schema")
+        schema_constraint(wanted.schema, "text.format.schema")  # Refused by the name that its caller knows.
         return ResponseFormat("json_schema", JsonSchemaFormat(wanted.name, wanted.schema))
 
 
