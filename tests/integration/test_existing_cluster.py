@@ -106,6 +106,8 @@ def counted(http: httpx.Client) -> str:
     return str(answer.json()["choices"][0]["message"]["content"])
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_killed_scheduler_that_comes_back_costs_no_answer_and_no_model(tmp_path: Path) -> None:
     credentials = TlsCredentials.create()
     with ExitStack() as stack:
