@@ -4,6 +4,7 @@ import os
 import secrets
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -34,13 +35,15 @@ class XinferServer:
     home: Path
     log: Path
     env: dict[str, str] = field(repr=False)
+    ca: Path | None = None
+    """Who signed its certificate, where it has one."""
 
     @property
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"}
 
     def client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, headers=self.headers, timeout=90)
+        return httpx.Client(base_url=self.url, headers=self.headers, timeout=90, verify=_verify(self.ca))
 
     def launch(self, **fields: object) -> str:
         with self.client() as http:
@@ -70,11 +73,12 @@ def free_port() -> int:
 
 
 def start_server(
-    folder: Path, *options: str, machine: "Machine | None" = None, terminal: int | None = None
+    folder: Path, *options: str, machine: "Machine | None" = None, terminal: int | None = None, ca: Path | None = None
 ) -> XinferServer:
     """Start a server whose state, runtime files and configuration all lie below `folder`, here or on `machine`.
 
-    `terminal` is the file descriptor of what it reads from.
+    `terminal` is the file descriptor of what it reads from. With
+    `ca`, the options give it a certificate that this one signed.
     """
     port, token = free_port(), secrets.token_hex(16)
     home, log = folder / "xinfer", folder / "server.log"
@@ -104,15 +108,15 @@ def start_server(
         process = subprocess.Popen(
             command, env=env, stdin=terminal, stdout=output, stderr=subprocess.STDOUT, cwd=folder / "work"
         )
-    url = f"http://{host}:{port}{BASE_URL}"
+    url = f"{'http' if ca is None else 'https'}://{host}:{port}{BASE_URL}"
     kernel_env = {
         **env,
         "XINFER_BASE_URL": url,
         "XINFER_RUNTIME_FILE": str(folder / "runtime" / f"xinfer-{process.pid}.json"),
     }
-    server = XinferServer(url, token, process, home, log, kernel_env)
+    server = XinferServer(url, token, process, home, log, kernel_env, ca)
     deadline = time.monotonic() + START_TIMEOUT
-    while not _answers(url):
+    while not _answers(url, ca):
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
             process.wait()
@@ -121,9 +125,13 @@ def start_server(
     return server
 
 
-def _answers(url: str) -> bool:
+def _verify(ca: Path | None) -> ssl.SSLContext | bool:
+    return True if ca is None else ssl.create_default_context(cafile=str(ca))
+
+
+def _answers(url: str, ca: Path | None) -> bool:
     try:
-        return httpx.get(f"{url}health", timeout=2).status_code == 200
+        return httpx.get(f"{url}health", timeout=2, verify=_verify(ca)).status_code == 200
     except httpx.TransportError:
         return False
 

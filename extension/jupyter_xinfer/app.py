@@ -128,7 +128,7 @@ class XinferApp(ExtensionApp):
         # Kernels inherit the environment. The key itself stays in the file: people print os.environ into notebooks.
         os.environ["XINFER_BASE_URL"] = url
         os.environ["XINFER_RUNTIME_FILE"] = str(self.runtime_key.path)
-        self.runtime_key.write(url)
+        self.runtime_key.write(url, self._own_certificate())
         task = self.service.start()
         if task is not None:
             self._keep(task)
@@ -169,6 +169,20 @@ class XinferApp(ExtensionApp):
         if self.public_url:
             return self.public_url.rstrip("/") + "/"
         return url_path_join(self._server.connection_url.split("?")[0], "/")
+
+    def _own_certificate(self) -> str:
+        """What the server shows to whoever connects to its own `url`: the first certificate of its file."""
+        if self.public_url or not self._server.certfile:
+            return ""
+        try:
+            text = Path(self._server.certfile).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            self.log.warning(
+                "%s cannot be read, so that kernels may not trust this server: %s", self._server.certfile, error
+            )
+            return ""
+        begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+        return text[text.index(begin) : text.index(end) + len(end)] + "\n" if begin in text and end in text else ""
 
     def _set_up_logs(self) -> None:
         """Our modules' lines go where Jupyter's go."""

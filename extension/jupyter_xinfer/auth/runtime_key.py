@@ -34,10 +34,12 @@ class RuntimeKey:
     def matches(self, credential: str) -> bool:
         return hmac.compare_digest(credential.encode(), self.key.encode())
 
-    def write(self, url: str, *, verify: bool = True) -> None:
-        """Write the file for a server that answers at `url`; `verify` false allows a self-signed certificate."""
+    def write(self, url: str, certificate: str = "") -> None:
+        """Write the file for a server that answers at `url` with this certificate, in PEM."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        facts = {"url": url, "key": self.key, "pid": os.getpid(), "version": __version__, "verify": verify}
+        facts = {"url": url, "key": self.key, "pid": os.getpid(), "version": __version__}
+        if certificate:
+            facts["certificate"] = certificate
         with secure_write(str(self.path)) as file:
             json.dump(facts, file)
 

@@ -10,6 +10,7 @@ from xinfer_runtime._version import __version__
 from xinfer_runtime.client.calls import Call
 from xinfer_runtime.client.endpoint import Endpoint
 from xinfer_runtime.client.errors import ConnectionFailed
+from xinfer_runtime.client.trust import trust
 
 CONNECT_SECONDS = 5.0
 
@@ -21,7 +22,7 @@ def http_options(endpoint: Endpoint, seconds: float) -> dict[str, Any]:
     """Arguments of `httpx.Client` and `httpx.AsyncClient`. Requests wait `seconds` at most for an answer."""
     return {
         "headers": {**endpoint.headers, "User-Agent": f"jupyter-xinfer/{__version__}"},
-        "verify": endpoint.verify,
+        "verify": trust(endpoint),
         "timeout": httpx.Timeout(seconds, connect=CONNECT_SECONDS),
         "mounts": dict.fromkeys(LOCAL),
     }

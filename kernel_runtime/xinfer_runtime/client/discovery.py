@@ -43,6 +43,9 @@ def _read_runtime_file(path: Path) -> tuple[Endpoint, int] | str:
         endpoint = parse_endpoint(
             content["url"], content["key"], verify=verify if isinstance(verify, bool | str) else True, source=str(path)
         )
+        certificate = content.get("certificate", "")
+        if isinstance(certificate, str) and endpoint.url.startswith("https:"):
+            endpoint = replace(endpoint, certificate=certificate)
         return endpoint, int(content["pid"])
     except FileNotFoundError:
         return "does not exist (the server has stopped)"
@@ -131,7 +134,11 @@ def discover(
         if given.key is None:
             key = environ.get("XINFER_API_KEY")
             own = (endpoint for endpoint, _ in search.live() if endpoint.url == given.url)
-            given = replace(given, key=key) if key else next(own, given)
+            own_file = next(own, None)
+            if key:
+                given = replace(given, key=key, certificate=own_file.certificate if own_file is not None else "")
+            elif own_file is not None:
+                given = own_file
         found: Endpoint | None = given
     else:
         found = search.environment() or search.named_file() or search.running_server() or search.hub()

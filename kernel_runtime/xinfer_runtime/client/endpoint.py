@@ -22,6 +22,8 @@ class Endpoint:
     """False accepts any TLS certificate; a string is the path of a CA bundle."""
     source: str = "given"
     """Where the address was found, for messages."""
+    certificate: str = ""
+    """The server's own, in PEM, where its runtime file has it."""
 
     def join(self, path: str) -> str:
         return self.url + path.lstrip("/")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from xinfer_runtime.client.connection import CONNECT_SECONDS, LOCAL
 from xinfer_runtime.client.endpoint import Endpoint
 from xinfer_runtime.client.errors import ClientError
+from xinfer_runtime.client.trust import trust
 
 if TYPE_CHECKING:
     import openai
@@ -24,7 +25,7 @@ def _options(library: Any, endpoint: Endpoint) -> dict[str, Any]:
     # A generation may take long; a server that is not there is known at once. The class of the timeout must be the
     # library's: its HTTP client need not be the one we use.
     timeout = library.Timeout(_GENERATION_SECONDS, connect=CONNECT_SECONDS)
-    return {"verify": endpoint.verify, "mounts": dict.fromkeys(LOCAL), "timeout": timeout}
+    return {"verify": trust(endpoint), "mounts": dict.fromkeys(LOCAL), "timeout": timeout}
 
 
 def openai_client(endpoint: Endpoint) -> "openai.OpenAI":
