@@ -2,10 +2,15 @@
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from tornado.netutil import Resolver
+
+from jupyter_xinfer.dashboard_way import DashboardWay, needs_tunnel
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.cluster.local import LocalClusterProcess
 from xinfer_runtime.cluster.session import ClusterSession
@@ -50,12 +55,34 @@ class ClusterAccess:
         self._process: LocalClusterProcess | None = None
         self._opening: asyncio.Task[ClusterSession] | None = None
         self._guard: asyncio.Task[None] | None = None
+        self._dashboard_way: DashboardWay | None = None
         self._on_session: list[Callable[[ClusterSession], None]] = []
 
     @property
     def dashboard(self) -> str | None:
         """URL of the Dask dashboard, for this server only: it asks nobody who they are."""
         return self.session.dashboard if self.session is not None else None
+
+    async def dashboard_resolver(self) -> Resolver | None:
+        """What has tornado's clients reach the dashboard; None where they do by themselves."""
+        session = self.session
+        if session is None or session.dashboard is None or not needs_tunnel(session.dashboard, session.scheduler):
+            return None
+        address = urlsplit(session.dashboard).netloc
+        if self._dashboard_way is None or self._dashboard_way.address != address:
+            await self._close_dashboard_way()
+            self._dashboard_way = DashboardWay(address, self._tunnel)
+        return await self._dashboard_way.resolver()
+
+    async def _tunnel(self, address: str) -> socket.socket:
+        if self.session is None:
+            raise ConnectionRefusedError("the cluster is not connected")
+        return await self.session.tunnel(address)
+
+    async def _close_dashboard_way(self) -> None:
+        way, self._dashboard_way = self._dashboard_way, None
+        if way is not None:
+            await way.close()
 
     def on_session(self, callback: Callable[[ClusterSession], None]) -> None:
         """Call `callback` with each session that is opened."""
@@ -72,6 +99,7 @@ class ClusterAccess:
 
     async def close(self) -> None:
         """End the session and everything this server started."""
+        await self._close_dashboard_way()
         for task in (self._guard, self._opening):
             if task is not None and not task.done():
                 task.cancel()

@@ -1,6 +1,8 @@
 """A Jupyter server that reaches the supervisor, and not the node: machines are network namespaces."""
 
+import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -73,6 +75,42 @@ def test_answers_come_through_the_scheduler(server: XinferServer) -> None:
         answer = http.post("v1/chat/completions", json=question | {"temperature": 0, "max_tokens": 600})
     assert answer.status_code == 200, answer.text
     assert answer.json()["choices"][0]["message"]["content"].startswith("1, 2, 3, 4, 5")
+
+
+def test_the_dashboard_of_the_scheduler_is_shown_through_it(server: XinferServer) -> None:
+    with server.client() as http:
+        page = http.get("xinfer/dask/status")
+        assert (page.status_code, "Dask" in page.text) == (200, True), page.text[:500]
+        models = http.get("xinfer/dask/xinfer")
+        assert models.status_code == 200
+    assert "Bokeh" in models.text
+
+
+def test_its_websocket_comes_through_too(server: XinferServer) -> None:
+    office = Machine(2)
+    with server.client() as http:
+        page = http.get("xinfer/dask/xinfer").text
+    token = re.search(r'"token":"([^"]+)"', page)
+    assert token is not None
+    client = (
+        "import asyncio, sys\n"
+        "from tornado.httpclient import HTTPRequest\n"
+        "from tornado.websocket import websocket_connect\n"
+        "async def main():\n"
+        "    url, token, bokeh = sys.argv[1:]\n"
+        "    request = HTTPRequest(url, headers={'Authorization': 'token ' + token})\n"
+        "    socket = await websocket_connect(request, subprotocols=['bokeh', bokeh])\n"
+        "    print(await socket.read_message())\n"
+        "asyncio.run(main())"
+    )
+    url = f"{server.url.replace('http', 'ws', 1)}xinfer/dask/xinfer/ws"
+    heard = subprocess.run(
+        [*office.prefix, sys.executable, "-c", client, url, server.token, token[1]],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "ACK" in heard.stdout, heard.stderr
 
 
 def test_a_dead_replica_is_noticed_through_the_tunnel_and_its_successor_is_used(server: XinferServer) -> None:

@@ -13,6 +13,7 @@ from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.base.websocket import WebSocketMixin
 from jupyter_server.utils import ensure_async
 from tornado import httpclient, web, websocket
+from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
 from jupyter_xinfer.auth.shape import bearer
 from jupyter_xinfer.service import Service
@@ -56,12 +57,16 @@ class DashboardHandler(_JupyterLogin):
     async def get(self, path: str) -> None:
         url = target_url(self.service.cluster.dashboard, path, self.request.query)
         headers = {name: self.request.headers[name] for name in _REQUEST_HEADERS if name in self.request.headers}
+        resolver = await self.service.cluster.dashboard_resolver()
+        client = SimpleAsyncHTTPClient(force_instance=True, resolver=resolver, max_body_size=MAX_MESSAGE_BYTES)
         try:
-            answer = await httpclient.AsyncHTTPClient().fetch(
+            answer = await client.fetch(
                 url, headers=headers, follow_redirects=False, raise_error=False, decompress_response=True
             )
         except OSError as error:
             raise web.HTTPError(502, "The Dask dashboard does not answer.") from error
+        finally:
+            client.close()
         self.set_status(answer.code)
         for name in _RESPONSE_HEADERS:
             if name in answer.headers:
@@ -105,7 +110,10 @@ class DashboardSocketHandler(WebSocketMixin, websocket.WebSocketHandler, _Jupyte
             url.replace("http", "ws", 1), headers={"Origin": self.service.cluster.dashboard or ""}
         )
         self._upstream = await websocket.websocket_connect(
-            request, subprotocols=offered or None, max_message_size=MAX_MESSAGE_BYTES
+            request,
+            subprotocols=offered or None,
+            max_message_size=MAX_MESSAGE_BYTES,
+            resolver=await self.service.cluster.dashboard_resolver(),
         )
         self._pump = asyncio.create_task(self._from_upstream(self._upstream))
 

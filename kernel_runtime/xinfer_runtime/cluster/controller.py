@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 from distributed.comm.addressing import get_address_host, get_address_host_port
@@ -206,13 +207,15 @@ class Controller(SchedulerPlugin):
         return Status.dont_reply
 
     async def _tunnel(self, comm: Comm, address: str) -> Status:
-        """Hold `comm` and relay a gateway's link to the replica at `address`, until either of them is gone."""
+        """Hold `comm` and relay a gateway's link to the replica at `address`, or its way to the dashboard, until either
+        of them is gone."""
         try:
-            known = (replica.address for status in self.state.statuses() for replica in status.replicas)
+            known = {replica.address for status in self.state.statuses() for replica in status.replicas}
+            known.add(urlsplit(_dashboard(self._scheduler) or "").netloc)
             if address and address in known:
                 await relay(comm, address)
             else:
-                await refuse(comm, "no replica has this address")
+                await refuse(comm, "no replica has this address, nor the dashboard")
         except OSError:
             logger.debug("a gateway left its tunnel")
         finally:

@@ -1,7 +1,8 @@
 """The way to a replica through the scheduler, for gateways that cannot reach it directly.
 
 What goes through is the link as it is: the TLS between gateway and replica ends at these two, and the scheduler, which
-opens a plain connection for it, sees bytes. A tunnel leads to replicas of the controller's table and nowhere else.
+opens a plain connection for it, sees bytes. A tunnel leads to replicas of the controller's table, or to the scheduler's
+own dashboard, and nowhere else.
 """
 
 import asyncio
