@@ -3,6 +3,7 @@ import itertools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from tests.cluster.conftest import INFO, spec
 
 from xinfer_runtime.cluster import agent_events as events
@@ -86,6 +87,20 @@ def test_a_replica_becomes_what_it_says() -> None:
     node.ready(1)
     assert (node.replica.state, node.replica.info, node.replica.token) == ("ready", INFO, "token 1")
     assert node.told == ["replica m-0 on node is ready"]
+
+
+def test_stages_are_told_with_their_bytes_and_their_beginning() -> None:
+    node = Node()
+    node.want(ReplicaWant(id="m-0", incarnation="i1", spec=replace(spec(), weight_bytes=1000)))
+    node.handle(events.Progressed(1, 0.25, "downloading", 100, 400))
+    assert (node.replica.bytes_done, node.replica.bytes_total) == (100, 400)
+    began = node.replica.since
+    assert began > 0
+    node.handle(events.Progressed(1, 0.5, "downloading", 200, 400))
+    assert node.replica.since == began
+    node.handle(events.Progressed(1, 0.4, "loading weights"))
+    assert (node.replica.bytes_done, node.replica.bytes_total) == (400, 1000)
+    assert node.replica.since >= began
 
 
 def test_a_killed_replica_is_restarted_at_once_with_a_new_token() -> None:

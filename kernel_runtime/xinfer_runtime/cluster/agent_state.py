@@ -175,6 +175,9 @@ class AgentState:
             case Listening(_, pid, address):
                 slot.replica = replace(old, pid=pid, address=address)
             case Progressed(_, progress, stage, done, total) if slot.wanted:
+                if not total:  # An engine tells the part of the model's file that it has read.
+                    total = slot.want.spec.weight_bytes
+                    done = int(min(max(progress, 0.0), 1.0) * total)
                 slot.replica = replace(
                     old,
                     state=ReplicaState.DOWNLOADING if stage == DOWNLOADING else ReplicaState.LOADING,
