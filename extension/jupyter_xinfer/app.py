@@ -73,7 +73,8 @@ class XinferApp(ExtensionApp):
         help="Shares of callers where requests wait, as {'user:ann': 2.0, 'api_key:ci@xinfer-demo': 0.5}; the names "
         "are those of `jupyter xinfer usage`, with @MODEL for one model alone. Default: 1, or a key's or user's own.",
     ).tag(config=True)
-    log_format = Enum(
+    # Not `log_format`, which is traitlets' own name for how one line looks.
+    log_lines = Enum(
         FORMATS,
         help="'text', or 'json' for one JSON object a line: of this server, its local cluster and their replicas.",
     ).tag(config=True)
@@ -88,8 +89,8 @@ class XinferApp(ExtensionApp):
     def _default_home(self) -> str:
         return os.environ.get("XINFER_HOME") or str(Path.home() / ".xinfer")
 
-    @default("log_format")
-    def _default_log_format(self) -> str:
+    @default("log_lines")
+    def _default_log_lines(self) -> str:
         return JSON if wants_json() else TEXT
 
     def initialize_settings(self) -> None:
@@ -187,9 +188,9 @@ class XinferApp(ExtensionApp):
     def _set_up_logs(self) -> None:
         """Our modules' lines go where Jupyter's go."""
         # The local cluster and its replicas inherit it.
-        os.environ[FORMAT_VARIABLE] = self.log_format
+        os.environ[FORMAT_VARIABLE] = self.log_lines
         jupyters = _logger(self._server.log)
-        if self.log_format == JSON:
+        if self.log_lines == JSON:
             format_as_json(jupyters, _logger(self.log))
         ours = logging.getLogger("xinfer")
         ours.handlers = list(jupyters.handlers)

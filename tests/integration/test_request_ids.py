@@ -18,7 +18,7 @@ HEADER = "X-Request-Id"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[XinferServer]:
-    server = start_server(tmp_path_factory.mktemp("logs"), "--XinferApp.log_format=json")
+    server = start_server(tmp_path_factory.mktemp("logs"), "--XinferApp.log_lines=json")
     server.launch(model_name="xinfer-demo", replica=2)
     yield server
     server.stop()

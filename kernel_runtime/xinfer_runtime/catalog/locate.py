@@ -4,7 +4,6 @@ from importlib import resources
 from pathlib import Path
 
 from xinfer_runtime.catalog.families import find_family
-from xinfer_runtime.catalog.hub_download import fetch_header
 from xinfer_runtime.catalog.hub_files import HubFiles
 from xinfer_runtime.catalog.hub_reference import is_hub_reference
 from xinfer_runtime.errors import ModelFileError
@@ -17,6 +16,9 @@ def locate(spec: ModelSpec) -> Path:
     Raises ModelFileError where there is none, DoesNotFit and Unavailable for what a hub has.
     """
     if is_hub_reference(spec.path):
+        # Replicas come here too, with the path of a file: they shall not load what speaks HTTP for nothing.
+        from xinfer_runtime.catalog.hub_download import fetch_header
+
         files = HubFiles()
         reference = files.reference(spec.path)
         return files.complete(reference) or fetch_header(reference, files)
