@@ -20,6 +20,10 @@ import pytest
 if TYPE_CHECKING:
     from tests.chaos.network import Machine
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As where tests run in the background: servers would inherit that, and not end as they do in a terminal.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 30.0
 BASE_URL = "/user/test/"

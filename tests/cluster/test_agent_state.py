@@ -127,6 +127,29 @@ def test_the_delays_grow_to_a_minute() -> None:
     assert delays == [0, 1, 2, 4, 8, 16, 32, 60, 60]
 
 
+def test_a_crash_loop_ends_in_failed_with_the_last_lines_of_the_log() -> None:
+    node = running()
+    for process in range(1, agent.MOST_CRASHES):
+        node.die(process)
+        node.wait(agent.LONGEST_DELAY)
+    assert node.die(agent.MOST_CRASHES, returncode=3, tail="ValueError: no such tensor\n") == []
+    assert node.state.next_wakeup() is None
+    assert node.wait(1000) == []
+    assert node.replica.state == "failed"
+    assert "10 crashes in a row" in node.replica.message
+    assert "ValueError: no such tensor" in node.replica.message
+    assert node.replica.error is not None
+
+
+def test_what_others_have_to_mend_is_tried_for_ever() -> None:
+    node = Node()
+    node.want(want())
+    for process in range(1, 3 * agent.MOST_CRASHES):
+        node.handle(events.LoadFailed(process, DoesNotFit("the disk is full").info))
+        node.die(process, returncode=1)
+        assert len(node.wait(agent.LONGEST_DELAY)) == 1
+
+
 def test_a_minute_of_health_makes_the_next_restart_immediate() -> None:
     node = running()
     node.die(1)

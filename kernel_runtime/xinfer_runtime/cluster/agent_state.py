@@ -1,8 +1,9 @@
 """The node agent's decisions: a state machine without I/O, events in, instructions out.
 
 It turns what the controller wants into processes: starts and ends them, and starts those that crashed again, at once
-the first time and then after 1, 2, 4 ... 60 s, from the start again after a minute of health. A replica that says its
-model file or its spec is bad is not started again: it would fail the same way. `agent.py` does the I/O.
+the first time and then after 1, 2, 4 ... 60 s, from the start again after a minute of health. After ten crashes in a
+row it gives up. A replica that says its model file or its spec is bad is not started again either: it would fail the
+same way. `agent.py` does the I/O.
 """
 
 from collections import deque
@@ -36,6 +37,8 @@ from xinfer_runtime.messages import ModelEvent, Replica, ReplicaState
 
 HEALTHY_AFTER = 60.0
 LONGEST_DELAY = 60.0
+MOST_CRASHES = 10
+"""In a row, after which a replica is not started again: for four minutes it died whenever it was."""
 SILENCE_LIMIT = 12.0
 """Seconds without a sign of life after which a ready replica is ended."""
 LOADING_SILENCE_LIMIT = 120.0
@@ -221,8 +224,12 @@ class AgentState:
             slot.crashes = max(slot.crashes, 1)
         delay = 0.0 if slot.crashes == 0 else min(2.0 ** (slot.crashes - 1), LONGEST_DELAY)
         slot.crashes += 1
-        slot.retry_at = now + delay
         why = f"failed: {failure.message}" if failure is not None else f"died ({describe_exit(event)})"
+        # A hub that is away or a disk that is full is somebody else's fault, and may mend at any time.
+        if slot.crashes >= MOST_CRASHES and (failure is None or from_info(failure).status == 500):
+            self._give_up(slot, why, clock)
+            return
+        slot.retry_at = now + delay
         content = f"{why}; restarting in {delay:.0f} s"
         info = failure if failure is not None else EngineError(f"replica {slot.replica.id} {content}").info
         slot.replica = replace(
@@ -233,6 +240,15 @@ class AgentState:
             restarts=slot.replica.restarts + 1,
         )
         self._tell(slot, "WARNING", clock, content)
+
+    def _give_up(self, slot: _Slot, why: str, clock: float) -> None:
+        message = f"was given up after {slot.crashes} crashes in a row, the last time it {why}. Launch the model again."
+        error = EngineError(f"replica {slot.replica.id} {message}").info
+        slot.retry_at = None
+        slot.replica = replace(
+            slot.replica, state=ReplicaState.FAILED, message=message, error=error, restarts=slot.replica.restarts + 1
+        )
+        self._tell(slot, "ERROR", clock, message)
 
     def _overdue(self, now: float) -> list[Instruction]:
         instructions: list[Instruction] = []

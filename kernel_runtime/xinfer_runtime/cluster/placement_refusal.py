@@ -58,6 +58,8 @@ def advice(room: Room, nodes: Iterable[NodeView], wish: ReplicaWish, refusals: M
     found = [text for text in (_shorter_context(spec, most), _smaller_quantization(spec, most)) if text]
     if found:
         return f"What would fit: {', or '.join(found)}; or terminate a model."
+    if most <= 0:
+        return "Nothing fits now where it may run: let it run elsewhere, or terminate a model."
     return f"At most {gib(most)} would fit now; terminate a model, or take a smaller one."
 
 
