@@ -130,6 +130,8 @@ def test_a_template_that_does_not_compile_is_refused() -> None:
         "{% set n = namespace(s='xxxxxxxx') %}{% for i in range(60) %}{% set n.s = n.s + n.s %}{% endfor %}",
         "{% set n = namespace(s='xxxxxxxx') %}{% for i in range(60) %}{% set n.s = n.s ~ n.s %}{% endfor %}",
         "{% set n = namespace(s=[1]) %}{% for i in range(60) %}{% set n.s = n.s + n.s %}{% endfor %}",
+        "{% set n = namespace(x=9) %}{% for i in range(40) %}{% set n.x = n.x * n.x %}{% endfor %}",
+        "{% set x = ('f' * 16000000)|int(base=16) %}{{ x // (x - 1) }}",
         "{{ undefined_function() }}",
         "{{ messages[7].content.x }}",
     ],

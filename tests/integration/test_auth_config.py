@@ -93,14 +93,26 @@ def test_jupyters_token_opens_everything_though_it_looks_like_a_key(server: Xinf
     assert ask(server, server.token + "x").status_code == 401
 
 
-def test_no_secret_is_in_the_log_or_on_a_command_line(server: XinferServer) -> None:
-    token = log_in(server).json()["access_token"]
-    ask(server, token)
+def test_no_secret_is_in_a_log_an_error_a_metric_or_the_process_list(server: XinferServer) -> None:
+    server.launch(model_name="xinfer-demo")
+    pair = log_in(server).json()
+    ask(server, pair["access_token"])
     ask(server, KEY)
-    written = server.log.read_text() + json.dumps([process.cmdline() for process in server.processes()])
+    wrong = "sk-xinfer-not-a-key-of-this-server"
+    told = [ask(server, wrong).text, log_in(server, wrong).text, ask(server, pair["refresh_token"]).text]
+    told.append(httpx.post(server.url + "token", json={"username": "ann", "password": [PASSWORD]}).text)
+    metrics = ask(server, JUPYTER_TOKEN, route="metrics")
+    assert metrics.status_code == 200
+    logs = [path.read_text(errors="replace") for path in server.home.rglob("*.log*")]
+    processes = [json.dumps([process.cmdline(), process.environ()]) for process in server.processes()]
+    assert ask(server, JUPYTER_TOKEN, "DELETE", "v1/models/xinfer-demo").status_code == 200
+    # The cluster's and the replica's are among them.
+    assert len(logs) >= 2
+    assert len(processes) >= 3
+    shown = "\n".join([server.log.read_text(), *logs, metrics.text, *told, *processes])
 
-    for secret in (SECRET, PASSWORD, KEY, token):
-        assert secret not in written
+    for secret in (SECRET, PASSWORD, KEY, wrong, pair["access_token"], pair["refresh_token"]):
+        assert secret not in shown
 
 
 def test_a_mistake_in_the_file_ends_the_start_and_names_the_field(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from jinja2.visitor import NodeTransformer
 MAX_SECONDS = 5.0
 MAX_MADE = 16 << 20
 """Characters or items that one operation may make."""
+_MAX_BITS = 4096
+"""Of the whole numbers that a template may multiply or divide: the time that takes grows with the square."""
 _MAX_NUMBER = 1 << 20
 """The largest width or count that a template may pass to what makes something of that size."""
 _SIZED_METHODS = frozenset({"center", "expandtabs", "ljust", "rjust", "zfill"})
@@ -30,7 +32,7 @@ _WIDE = re.compile(r"\d{5,}|%[^a-zA-Z%]*\*|\{[^{}]*:[^{}]*\{")
 class TemplateSandbox(ImmutableSandboxedEnvironment):
     """An environment for one template. `start_clock` before each rendering; over a bound it raises `SecurityError`."""
 
-    intercepted_binops = frozenset({"*", "**", "+", "%"})
+    intercepted_binops = frozenset({"*", "**", "/", "//", "+", "%"})
 
     def __init__(self) -> None:
         super().__init__(
@@ -68,6 +70,8 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         return super().call(context, function, *args, **kwargs)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        if operator != "+" and any(isinstance(n, int) and n.bit_length() > _MAX_BITS for n in (left, right)):
+            raise SecurityError(f"the template calculates with numbers of more than {_MAX_BITS} bits")
         if operator == "**" and not (abs(left) < 1 << 32 and abs(right) <= 64):
             raise SecurityError("the template raises numbers to large powers")
         if operator == "*":
