@@ -269,6 +269,8 @@ class EngineStats(Struct, frozen=True, kw_only=True):
     completion_tokens: int = 0
     cached_tokens: int = 0
     """Prompt tokens that were found in the KV cache, since the start."""
+    restored_tokens: int = 0
+    """Tokens whose cells came back from host memory, since the start."""
     drafted_tokens: int = 0
     """Tokens guessed by speculation, since the start."""
     accepted_tokens: int = 0

@@ -2,6 +2,7 @@
 
 weights   everything after the header: llama.cpp loads or maps all of it
 KV cache  cells x bytes per cell (`engines.llama_cpp.sizing`, which the engine uses too)
+store     what `prefix_store_bytes` lets the engine keep of evicted prefixes
 compute   llama.cpp's buffers for one forward pass, and the logits that come out of it
 process   the Python interpreter and libraries, measured, and the vocabulary as llama.cpp and Python keep it
 """
@@ -32,10 +33,11 @@ class MemoryForecast:
     kv_cache: int
     compute: int
     process: int = PROCESS_BYTES
+    store: int = 0
 
     @property
     def total(self) -> int:
-        return self.weights + self.kv_cache + self.compute + self.process
+        return self.weights + self.kv_cache + self.compute + self.process + self.store
 
 
 def forecast(file: GgufFile, spec: ModelSpec, on_gpu: bool | None = None) -> MemoryForecast:
@@ -49,6 +51,8 @@ def forecast(file: GgufFile, spec: ModelSpec, on_gpu: bool | None = None) -> Mem
     size = sizing.choose(shape, file.context_length, spec.context_length, spec.max_sequences)
     if options.kv_cells is not None:
         size = replace(size, cells=options.kv_cells, split=False)
+    elif options.prefix_store_bytes:
+        size = size.shared()
     sequences = sizing.kv_sequences(size.max_sequences, options.prefix_cache, size.split) + size.split
     rows = sequences + (sizing.DRAFT_ROWS if options.speculation != "off" else 0)
     on_gpu = spec.n_gpu != 0 if on_gpu is None else on_gpu
@@ -59,6 +63,7 @@ def forecast(file: GgufFile, spec: ModelSpec, on_gpu: bool | None = None) -> Mem
         kv_cache=size.cells * shape.bytes_per_cell,
         compute=_compute(file, batch, rows, size.attended_cells, flash=options.flash_attention != "off"),
         process=PROCESS_BYTES + file.vocab_size * TOKEN_BYTES,
+        store=options.prefix_store_bytes,
     )
 
 

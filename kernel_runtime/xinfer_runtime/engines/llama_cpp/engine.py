@@ -21,6 +21,8 @@ from xinfer_runtime.engines.llama_cpp.generation import Generation
 from xinfer_runtime.engines.llama_cpp.loading import load_model
 from xinfer_runtime.engines.llama_cpp.loop import EngineLoop, Outcome
 from xinfer_runtime.engines.llama_cpp.options import Options
+from xinfer_runtime.engines.llama_cpp.prefix_saving import PrefixSaving
+from xinfer_runtime.engines.llama_cpp.prefix_store import PrefixStore
 from xinfer_runtime.engines.llama_cpp.speculation import Speculation
 from xinfer_runtime.errors import DeadlineExceeded, EngineError, ErrorInfo, InvalidRequest, XinferError
 from xinfer_runtime.messages import Delta, EngineStats, GenerateRequest, ModelInfo, ModelSpec, Priority, ReplicaRequest
@@ -206,6 +208,7 @@ class LlamaCppEngine(Engine):
                 self._publish,
                 overlap=model.on_gpu,
                 speculation=Speculation(model.drafter, self._options.draft_tokens) if model.drafter else None,
+                saving=self._saving(),
             )
             if self._cores is not None:  # It may have changed during the load.
                 self._commands.put(UseThreads(self._model.threads(self._cores), self._cores))
@@ -216,6 +219,13 @@ class LlamaCppEngine(Engine):
             self._post(self._end, EngineError(f"The engine loop ended: {type(error).__name__}: {error}").info)
         finally:
             self._model.free()
+
+    def _saving(self) -> PrefixSaving | None:
+        """What keeps evicted prefixes, where the launch wants that."""
+        if not self._options.prefix_store_bytes:
+            return None
+        store = PrefixStore(self._options.prefix_store_bytes)
+        return PrefixSaving(self._model.context, store, spare=self._model.limits.kv_sequences)
 
     def _publish(self, outcomes: list[Outcome]) -> None:
         self._post(self._deliver, outcomes)

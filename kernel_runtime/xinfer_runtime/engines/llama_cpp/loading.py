@@ -78,6 +78,8 @@ def load_model(spec: ModelSpec, options: Options, proceed: Proceed, cores: int |
     path = Path(spec.path) if spec.path else locate(spec)
     file = read_gguf(path)
     size = sizing.choose(cache_shape(file, options), file.context_length, spec.context_length, spec.max_sequences)
+    if options.prefix_store_bytes:
+        size = size.shared()
     memory = forecast(file, spec)
     draft = read_draft(options.draft_model, path, file) if options.draft_model is not None else None
     if draft is not None:
@@ -154,6 +156,14 @@ def _with_context(
             "was guessed wrong. Launch it without.",
             param="speculation",
         )
+    # One sequence is kept apart, to bring saved cells back in.
+    spare = 1 if options.prefix_store_bytes else 0
+    if spare and not (sharing and kv_sequences > size.max_sequences):
+        raise InvalidRequest(
+            "prefix_store_bytes: this model has recurrent layers or a sliding window, or max_sequences is "
+            f"{sizing.MOST_KV_SEQUENCES}, so that no prefixes can be saved. Launch it without.",
+            param="prefix_store_bytes",
+        )
     adapters = Adapters(weights.handle, options.lora)
     context = Context(
         weights,
@@ -185,12 +195,13 @@ def _with_context(
             size.max_sequences,
             budget,
             sizing.retained_cells(cells, on_gpu, sharing, split),
-            kv_sequences,
+            kv_sequences - spare,
             least_shared=sizing.WORTH_COPYING if split else 1,
             whole_chunks=split,
             patience=sizing.GPU_PATIENCE if on_gpu else 0,
             calm_budget=None if on_gpu or options.token_budget else sizing.CPU_CALM_BUDGET,
             drafts=sizing.DRAFT_ROWS if speculates else 0,
+            worth_saving=sizing.WORTH_RESTORING if spare else None,
         ),
         prompts=PromptBuilder(vocabulary, template, tool_template, length),
         facts=TokenFacts(

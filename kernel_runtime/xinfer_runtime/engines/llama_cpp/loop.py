@@ -17,7 +17,8 @@ from xinfer_runtime.engines.llama_cpp.batch_sampler import BatchSampler
 from xinfer_runtime.engines.llama_cpp.commands import Abort, Command, Stop, UseThreads
 from xinfer_runtime.engines.llama_cpp.generation import Generation
 from xinfer_runtime.engines.llama_cpp.model import DECODED, NO_CELLS, Chunk, Context
-from xinfer_runtime.engines.llama_cpp.prefix_cache import Remove
+from xinfer_runtime.engines.llama_cpp.prefix_cache import Remove, Save
+from xinfer_runtime.engines.llama_cpp.prefix_saving import PrefixSaving
 from xinfer_runtime.engines.llama_cpp.scheduler import Limits, Scheduler, Step, TokenSequence, Work
 from xinfer_runtime.engines.llama_cpp.speculation import Speculation
 from xinfer_runtime.engines.llama_cpp.throughput import StepTime, Throughput
@@ -52,6 +53,7 @@ class EngineLoop:
         publish: Callable[[list[Outcome]], None],
         overlap: bool = False,
         speculation: Speculation | None = None,
+        saving: PrefixSaving | None = None,
     ) -> None:
         self._context = context
         self._limits = limits
@@ -63,6 +65,7 @@ class EngineLoop:
         self._generations: dict[int, Generation] = {}
         self._overlap = overlap
         self._speculation = speculation
+        self._saving = saving
         self._untold: list[tuple[int, Generation, int]] = []
         """Requests whose token of the last pass is taken and not told, each with its cached tokens."""
         self._stopped: list[int] = []
@@ -119,7 +122,7 @@ class EngineLoop:
     def _step(self) -> None:
         started = time.perf_counter()
         step = self._scheduler.plan(self._propose if self._speculation is not None else None)
-        self._context.change(step.operations)
+        self._prepare(step)
         if not step.work:
             self._tell()
             return
@@ -135,6 +138,22 @@ class EngineLoop:
         self._step_time.count(seconds)
         if self._speculation is not None:
             self._speculation.stepped(works, seconds)
+
+    def _prepare(self, step: Step) -> None:
+        """Change the cache as the step needs it; who has just come gets back what was saved of its prefix."""
+        if self._saving is None:
+            self._context.change([each for each in step.operations if not isinstance(each, Save)])
+            return
+        self._saving.begin()
+        self._saving.change(step.operations)
+        for new in step.admitted:
+            found = self._saving.find(new.adapter, new.tokens[: new.reusable], new.computed)
+            if found is None:
+                continue
+            prefix, end = found
+            self._saving.change(self._scheduler.make_room(new, len(prefix.tokens)))
+            if self._saving.restore(prefix, new.slot, new.computed, end):
+                self._scheduler.restored(step, new, end)
 
     def _propose(self, sequences: Sequence[TokenSequence], room: int) -> Sequence[Sequence[int]]:
         assert self._speculation is not None
@@ -289,6 +308,8 @@ class EngineLoop:
         logger.error("%d request(s) failed: %s", len(keys), reason)
         info = EngineError(f"The engine failed on this request: {reason}").info
         self._pressing = True
+        if self._saving is not None:
+            self._saving.store.clear()  # It may hold what the failed ones were computed from.
         for key in keys:
             self._outcomes.append((key, Delta(id=self._generations[key].request_id, error=info)))
             del self._generations[key]
@@ -307,6 +328,7 @@ class EngineLoop:
             kv_used=self._scheduler.cells_used,
             kv_total=self._limits.cells,
             cached_tokens=self._scheduler.tokens_cached,
+            restored_tokens=self._scheduler.tokens_restored,
             prompt_tokens=self._prompt_tokens,
             completion_tokens=self._completion_tokens,
             step_seconds=self._step_time.seconds,

@@ -275,6 +275,25 @@ class Context:
                 self._remove(Remove(operation.target, operation.start, operation.end))
                 self._share(operation.source, operation.target, operation.start, operation.end)
 
+    def share(self, source: int, target: int, start: int, end: int) -> None:
+        """Let `target`, which has none at these positions, have cells of `source`; in a cache that is not split."""
+        self._share(source, target, start, end)
+
+    def state_bytes(self, slot: int) -> int:
+        """How large `state` will be."""
+        return int(llama_cpp.llama_state_seq_get_size(self._handle, slot))
+
+    def state(self, slot: int, size: int) -> NDArray[np.uint8] | None:
+        """The cells of a sequence as llama.cpp writes them, `size` bytes; in a cache that is not split."""
+        state = np.empty(size, dtype=np.uint8)
+        pointer = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        return state if llama_cpp.llama_state_seq_get_data(self._handle, pointer, size, slot) == size else None
+
+    def put_state(self, slot: int, state: NDArray[np.uint8]) -> bool:
+        """Give a sequence the cells that `state` holds; False, and none, if there is no room for them."""
+        pointer = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        return int(llama_cpp.llama_state_seq_set_data(self._handle, pointer, state.nbytes, slot)) > 0
+
     def use_threads(self, threads: ThreadChoice) -> None:
         """Choose from these numbers of threads from the next pass on."""
         self._thread_choice = threads

@@ -25,6 +25,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     prefix_cache: bool = True
     """Whether what was computed for one request is used again for the beginning of another's prompt, where the model
     allows it."""
+    prefix_store_bytes: int = 0
+    """Host memory for what the prefix cache has no room for any more, from where it comes back when it is asked for
+    again. All sequences then share the KV cache. 0 keeps nothing."""
     cache_type_k: CacheType = "f16"
     cache_type_v: CacheType = "f16"
     """How keys and values are stored. q8_0 takes about half of f16's memory and q4_0 about a quarter; either needs
@@ -67,6 +70,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         if (options.speculation == "draft-model") is (options.draft_model is None):
             raise InvalidRequest(
                 'speculation "draft-model" and a draft_model belong together: give both or neither', param="draft_model"
+            )
+        if options.prefix_store_bytes < 0 or (options.prefix_store_bytes and not options.prefix_cache):
+            raise InvalidRequest(
+                "prefix_store_bytes is the size of a store for the prefix cache: 0 or more, and with prefix_cache on",
+                param="prefix_store_bytes",
             )
         if options.n_gpu_layers != "auto" and options.n_gpu_layers < -1:
             raise InvalidRequest(

@@ -45,6 +45,17 @@ Operation = Remove | Share | Merge
 """A change of the KV cache. They must be made in their order, before the next forward pass."""
 
 
+@dataclass(frozen=True)
+class Save:
+    """Cells of the sequence, which are those of `tokens`, are about to be removed. It has its place among the
+    operations.
+    """
+
+    sequence: int
+    adapter: str
+    tokens: Sequence[int]
+
+
 @dataclass(eq=False, slots=True)
 class Node:
     """The cells of `tokens`, the last of which is at position `end - 1`. `pins` counts the requests that need them."""
@@ -57,6 +68,8 @@ class Node:
     holder: int = -1
     used: int = 0
     condemned: bool = False
+    saved: bool = False
+    """Whether its path was offered to whoever saves what is removed."""
 
     @property
     def start(self) -> int:
@@ -94,10 +107,11 @@ class PrefixCache:
 
     A request `enter`s with a match and gets a sequence and a node, the end of its path; it may `commit` what it
     computed beyond, and `leave`s with the rest, or is `discard`ed with all that it had, if that cannot be trusted.
-    `retained` bounds the cells that nobody pins; None keeps and shares nothing.
+    `retained` bounds the cells that nobody pins; None keeps and shares nothing. Prefixes of at least `worth_saving`
+    tokens are offered to be saved before they are removed; None offers none.
     """
 
-    def __init__(self, sequences: int, retained: int | None) -> None:
+    def __init__(self, sequences: int, retained: int | None, worth_saving: int | None = None) -> None:
         self.root = Node([], 0)
         self._roots = {"": self.root}
         """What was computed with an adapter is of use to nobody without it: each has a tree of its own."""
@@ -106,10 +120,11 @@ class PrefixCache:
         self.pinned = 0
         """Those of them that running requests need."""
         self._retained = retained
+        self._worth_saving = worth_saving
         self._free = list(range(sequences - 1, -1, -1))
         self._running: set[int] = set()
         self._leaves: set[Node] = set()
-        self._operations: list[Operation] = []
+        self._operations: list[Operation | Save] = []
         self._clock = 0
         self._any_condemned = False
 
@@ -117,7 +132,7 @@ class PrefixCache:
     def sharing(self) -> bool:
         return self._retained is not None
 
-    def operations(self) -> list[Operation]:
+    def operations(self) -> list[Operation | Save]:
         """What has to be done to the KV cache since the last call."""
         operations, self._operations = self._operations, []
         return operations
@@ -184,6 +199,7 @@ class PrefixCache:
         if node.holder == sequence and node.pins == 1:
             node.tokens += rest
             node.end += len(rest)
+            node.saved = False
             return node
         leaf = Node(rest, node.end + len(rest), node, pins=1, holder=sequence, condemned=node.condemned)
         node.children[rest[0]] = leaf
@@ -246,6 +262,7 @@ class PrefixCache:
 
     def _trim(self, leaf: Node, count: int) -> None:
         """Free the last cells of a leaf, and the leaf if they were all; its sequence then holds the node above."""
+        self._offer(leaf)
         first = leaf.tokens[0]
         del leaf.tokens[-count:]
         leaf.end -= count
@@ -262,7 +279,18 @@ class PrefixCache:
         else:
             self._operations.append(Remove(leaf.holder, parent.end))
             parent.holder = leaf.holder
+            parent.saved = leaf.saved
             self._leaves.add(parent)
+
+    def _offer(self, leaf: Node) -> None:
+        """Have the path of a leaf saved, once, while it is whole."""
+        if self._worth_saving is None or leaf.saved or leaf.condemned or leaf.end < self._worth_saving:
+            return
+        leaf.saved = True
+        nodes = list(leaf.path())[::-1]
+        tokens = [token for node in nodes for token in node.tokens]
+        adapter = next(name for name, root in self._roots.items() if root is nodes[0].parent)
+        self._operations.append(Save(leaf.holder, adapter, tokens))
 
     def _split(self, node: Node, length: int) -> Node:
         """Cut a node after `length` tokens. Returns the upper part."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from msgspec import Struct
 
-from xinfer_runtime.engines.llama_cpp.prefix_cache import Node, Operation, PrefixCache
+from xinfer_runtime.engines.llama_cpp.prefix_cache import Node, Operation, PrefixCache, Save
 from xinfer_runtime.engines.llama_cpp.waiting_order import WaitingOrder
 
 _FEW_PROMPTS = 3
@@ -33,7 +33,8 @@ class Limits:
     than `least_shared` tokens is computed again. With `whole_chunks` a step has at most one part of a prompt, of the
     oldest; others are in it as a whole or not at all. With `patience` prompts wait for each other: for as many steps as
     sequences decode, divided by it, or until they fill half of a step. While some decode and few prompts wait, a step
-    has no more tokens than the `calm_budget`. A step has `drafts` guessed tokens at most.
+    has no more tokens than the `calm_budget`. A step has `drafts` guessed tokens at most. Prefixes of at least
+    `worth_saving` tokens are offered to be saved before their cells are freed.
     """
 
     cells: int
@@ -46,6 +47,7 @@ class Limits:
     patience: int = 0
     calm_budget: int | None = None
     drafts: int = 0
+    worth_saving: int | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.slots <= self.token_budget or self.cells < 1:
@@ -77,10 +79,19 @@ class TokenSequence:
     """Tokens it had when it was admitted."""
     cached: int | None = None
     """Tokens that did not have to be computed when it was first admitted."""
+    admissions: int = 0
 
     @property
     def uncomputed(self) -> int:
         return len(self.tokens) - self.computed
+
+    @property
+    def reusable(self) -> int:
+        """Tokens that need not be computed if somebody has: the last one is for its logits, and those that are to be
+        computed singly are not taken from others.
+        """
+        most = len(self.tokens) - 1
+        return min(most, self.singly_from or most)
 
     @property
     def shared(self) -> int:
@@ -124,7 +135,9 @@ class Step:
     """One forward pass. The operations must be carried out on the KV cache before it, in their order."""
 
     work: list[Work] = field(default_factory=list)
-    operations: list[Operation] = field(default_factory=list)
+    operations: list[Operation | Save] = field(default_factory=list)
+    admitted: list[TokenSequence] = field(default_factory=list)
+    """Who runs since this step."""
 
 
 class Scheduler:
@@ -139,12 +152,14 @@ class Scheduler:
         self._waiting: WaitingOrder[TokenSequence] = WaitingOrder()
         self._running: list[TokenSequence] = []  # In order of arrival, which is the order of keys.
         self._known: dict[int, TokenSequence] = {}
-        self._cache = PrefixCache(max(limits.slots, limits.kv_sequences), limits.retained)
+        self._cache = PrefixCache(max(limits.slots, limits.kv_sequences), limits.retained, limits.worth_saving)
         self._closed_door = False
         self._steps_held_back = 0
         self.preemptions = 0
         self.tokens_cached = 0
         """Tokens of admitted sequences that did not have to be computed, all together."""
+        self.tokens_restored = 0
+        """Tokens whose cells came back from where they had been saved, all together."""
 
     @property
     def running(self) -> int:
@@ -206,13 +221,13 @@ class Scheduler:
         """The next step; empty when there is nothing to do."""
         while self.cells_used > self._limits.cells:
             self._preempt()
-        self._admit()
+        admitted = self._admit()
         # A sequence that only lacks its last token decodes; it costs one token, and must never wait for a prompt.
         decoding = [sequence for sequence in self._running if sequence.uncomputed == 1]
         drafts = self._drafts(decoding, propose) if propose is not None else {}
         guessed = sum(map(len, drafts.values()))
         self._cache.evict(self.cells_used + self.cells_cached + guessed - self._limits.cells)
-        step = Step(operations=self._cache.operations())
+        step = Step(operations=self._cache.operations(), admitted=admitted)
         room = self._budget(len(decoding)) - len(decoding)
         first = True
         held_back = self._hold_back(len(decoding))
@@ -240,6 +255,23 @@ class Scheduler:
                 # At once, so that whoever comes with the same prompt need not wait for this request's end.
                 fresh = sequence.tokens[sequence.shared : min(sequence.computed, sequence.prompt)]
                 sequence.path = self._cache.commit(sequence.slot, sequence.path, fresh)
+
+    def make_room(self, newcomer: TokenSequence, cells: int) -> list[Operation | Save]:
+        """Free so many cells, if there are as many that nobody needs, besides those of sequences that are computed.
+        Returns what that takes, to be done at once; the newcomer's own cells are still free.
+        """
+        self._cache.evict(self.cells_used + self.cells_cached + cells - newcomer.uncomputed - self._limits.cells)
+        return self._cache.operations()
+
+    def restored(self, step: Step, sequence: TokenSequence, end: int) -> None:
+        """The cells of the first `end` tokens of one that the step admitted are there. It is in the next step."""
+        gained = end - sequence.computed
+        self.tokens_restored += gained
+        if sequence.admissions == 1 and sequence.cached is not None:
+            sequence.cached += gained
+            self.tokens_cached += gained
+        step.work = [work for work in step.work if work.sequence is not sequence]
+        self.computed(Step([Work(sequence, sequence.computed, gained, samples=False)]))
 
     def shed(self) -> bool:
         """The cache had no place for the planned step after all: free what nobody needs, or else preempt a sequence
@@ -284,22 +316,24 @@ class Scheduler:
         self._steps_held_back += 1
         return True
 
-    def _admit(self) -> None:
+    def _admit(self) -> list[TokenSequence]:
+        """Let sequences run as long as there is room. Returns those."""
+        admitted: list[TokenSequence] = []
         uncommitted = self._limits.token_budget - sum(sequence.uncomputed for sequence in self._running)
         while uncommitted > 0 and len(self._running) < self._limits.slots and not self._closed_door:
             sequence = next(filter(self._enter, self._waiting.candidates()), None)
             if sequence is None:
-                return
+                break
             self._waiting.take(sequence)
+            admitted.append(sequence)
             uncommitted -= sequence.uncomputed
+        return admitted
 
     def _enter(self, sequence: TokenSequence) -> bool:
         """Let the sequence run, if there is room for it."""
-        # The last token is always computed, for its logits; tokens to be computed singly are not taken from others.
-        most = len(sequence.tokens) - 1
         match = self._cache.match(
             sequence.tokens,
-            min(most, sequence.singly_from or most),
+            sequence.reusable,
             self._limits.least_shared,
             sequence.adapter,
         )
@@ -316,6 +350,7 @@ class Scheduler:
         sequence.slot, sequence.path = place
         sequence.computed = sequence.shared
         sequence.prompt = len(sequence.tokens)
+        sequence.admissions += 1
         if sequence.cached is None:
             sequence.cached = sequence.computed
             self.tokens_cached += sequence.computed

@@ -5,7 +5,7 @@ each has cells of its own (a split cache, see `streams`). Else cells are shared 
 cache), so a replica can hold one long conversation or many short ones.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 CacheType = Literal["f16", "q8_0", "q4_0"]
@@ -39,6 +39,12 @@ CPU_RETAINED_CELLS = 8192
 
 WORTH_COPYING = 16
 """Tokens of a common prefix from which on a split cache copies it: a copy moves a sequence's cells, used or not."""
+
+WORTH_RESTORING = 64
+"""Tokens from which on a prefix is saved in host memory, and brought back."""
+
+COPIED_BYTES = 64 << 20
+"""Cells that one step may save and restore, so that decoding hardly waits for them: 10 to 20 ms."""
 
 _RETAINED_SEQUENCES = 8, 64
 """So many ended requests can be kept, at least and at most. llama.cpp keeps room for a row of logits for each."""
@@ -86,6 +92,10 @@ class CacheSize:
     max_sequences: int
     cells: int
     split: bool = False
+
+    def shared(self) -> "CacheSize":
+        """As much room, for all sequences together."""
+        return replace(self, cells=self.usable_cells, split=False)
 
     @property
     def usable_cells(self) -> int:
