@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xinfer_runtime.engines.llama_cpp.draft_slots import DraftSlots, Place
-from xinfer_runtime.engines.llama_cpp.scheduler import TokenSequence
+from xinfer_runtime.engines.llama_cpp.token_sequence import TokenSequence
 
 
 def computed(slots: DraftSlots, sequence: TokenSequence, more: int = 0) -> Place:

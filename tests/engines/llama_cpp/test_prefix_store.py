@@ -9,7 +9,8 @@ import pytest
 
 from xinfer_runtime.catalog.forecast import forecast
 from xinfer_runtime.catalog.gguf_file import read_gguf
-from xinfer_runtime.engines.llama_cpp.prefix_cache import PrefixCache, Save
+from xinfer_runtime.engines.llama_cpp.cell_operations import Save
+from xinfer_runtime.engines.llama_cpp.prefix_cache import PrefixCache
 from xinfer_runtime.engines.llama_cpp.prefix_store import PrefixStore, SavedPrefix
 from xinfer_runtime.errors import InvalidRequest
 from xinfer_runtime.messages import GenerateRequest, ModelSpec, SamplingParams

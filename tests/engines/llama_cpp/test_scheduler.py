@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xinfer_runtime.engines.llama_cpp.prefix_cache import Merge, Remove
-from xinfer_runtime.engines.llama_cpp.scheduler import Limits, Scheduler, Step, TokenSequence
+from xinfer_runtime.engines.llama_cpp.cell_operations import Merge, Remove
+from xinfer_runtime.engines.llama_cpp.scheduler import Limits, Scheduler
+from xinfer_runtime.engines.llama_cpp.token_sequence import Step, TokenSequence
 
 
 def sequence(key: int, length: int, singly_from: int | None = None) -> TokenSequence:

@@ -3,9 +3,10 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xinfer_runtime.engines.llama_cpp.prefix_cache import Merge, Remove, Share
-from xinfer_runtime.engines.llama_cpp.scheduler import Limits, Scheduler, Step, TokenSequence
+from xinfer_runtime.engines.llama_cpp.cell_operations import Merge, Remove, Share
+from xinfer_runtime.engines.llama_cpp.scheduler import Limits, Scheduler
 from xinfer_runtime.engines.llama_cpp.streams import Copy, StreamOperation, Streams
+from xinfer_runtime.engines.llama_cpp.token_sequence import Step, TokenSequence
 
 
 def test_a_shared_prefix_is_copied_and_what_follows_it_is_not_kept() -> None:

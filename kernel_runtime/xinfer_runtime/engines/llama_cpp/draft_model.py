@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 import llama_cpp  # noqa: F401  (before numpy: with a CUDA build the other order crashes at every model load)
 import numpy as np
 
+from xinfer_runtime.engines.llama_cpp.cell_operations import Remove
 from xinfer_runtime.engines.llama_cpp.draft_slots import DraftSlots, Place
 from xinfer_runtime.engines.llama_cpp.model import DECODED, Chunk, Context, Weights
-from xinfer_runtime.engines.llama_cpp.prefix_cache import Remove
-from xinfer_runtime.engines.llama_cpp.scheduler import TokenSequence
 from xinfer_runtime.engines.llama_cpp.sizing import DRAFT_AT_ONCE, DRAFT_TOKEN_BUDGET
 from xinfer_runtime.engines.llama_cpp.thread_choice import ThreadChoice
+from xinfer_runtime.engines.llama_cpp.token_sequence import TokenSequence
 
 logger = logging.getLogger(__name__)
 

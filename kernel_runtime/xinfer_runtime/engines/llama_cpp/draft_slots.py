@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
-from xinfer_runtime.engines.llama_cpp.scheduler import TokenSequence
+from xinfer_runtime.engines.llama_cpp.token_sequence import TokenSequence
 
 
 @dataclass(eq=False)

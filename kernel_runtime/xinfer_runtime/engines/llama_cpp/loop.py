@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 from xinfer_runtime.control_group import usable_cores
 from xinfer_runtime.engines.llama_cpp.adapters import by_adapter
 from xinfer_runtime.engines.llama_cpp.batch_sampler import BatchSampler
+from xinfer_runtime.engines.llama_cpp.cell_operations import Remove, Save
 from xinfer_runtime.engines.llama_cpp.commands import Abort, Command, Stop, UseThreads
 from xinfer_runtime.engines.llama_cpp.generation import Generation
 from xinfer_runtime.engines.llama_cpp.model import DECODED, NO_CELLS, Chunk, Context
-from xinfer_runtime.engines.llama_cpp.prefix_cache import Remove, Save
 from xinfer_runtime.engines.llama_cpp.prefix_saving import PrefixSaving
-from xinfer_runtime.engines.llama_cpp.scheduler import Limits, Scheduler, Step, TokenSequence, Work
+from xinfer_runtime.engines.llama_cpp.scheduler import Limits, Scheduler
 from xinfer_runtime.engines.llama_cpp.speculation import Speculation
 from xinfer_runtime.engines.llama_cpp.throughput import StepTime, Throughput
+from xinfer_runtime.engines.llama_cpp.token_sequence import Step, TokenSequence, Work
 from xinfer_runtime.errors import EngineError
 from xinfer_runtime.messages import Delta, EngineStats
 

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from xinfer_runtime.engines.llama_cpp import devices, native_log
 from xinfer_runtime.engines.llama_cpp.adapters import NO_ADAPTER, Adapters
+from xinfer_runtime.engines.llama_cpp.cell_operations import Operation, Remove, Share
 from xinfer_runtime.engines.llama_cpp.offload import Offload
 from xinfer_runtime.engines.llama_cpp.passes import in_passes
-from xinfer_runtime.engines.llama_cpp.prefix_cache import Operation, Remove, Share
 from xinfer_runtime.engines.llama_cpp.sizing import CacheType
 from xinfer_runtime.engines.llama_cpp.streams import Copy, StreamOperation, Streams
 from xinfer_runtime.engines.llama_cpp.thread_choice import ThreadChoice

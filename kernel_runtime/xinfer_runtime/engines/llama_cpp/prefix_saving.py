@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from xinfer_runtime.engines.llama_cpp.cell_operations import Operation, Remove, Save
 from xinfer_runtime.engines.llama_cpp.model import Context
-from xinfer_runtime.engines.llama_cpp.prefix_cache import Operation, Remove, Save
 from xinfer_runtime.engines.llama_cpp.prefix_store import PrefixStore, SavedPrefix
 from xinfer_runtime.engines.llama_cpp.sizing import COPIED_BYTES, WORTH_RESTORING
 

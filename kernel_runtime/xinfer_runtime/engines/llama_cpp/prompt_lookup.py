@@ -7,7 +7,7 @@ they were given: edits, quotations, code, structured output.
 from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
-from xinfer_runtime.engines.llama_cpp.scheduler import TokenSequence
+from xinfer_runtime.engines.llama_cpp.token_sequence import TokenSequence
 
 _LENGTHS = 4, 2
 """Of the runs of tokens that are looked up, the longest first."""

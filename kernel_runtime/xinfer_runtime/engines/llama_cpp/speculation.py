@@ -10,7 +10,7 @@ from typing import Protocol
 from weakref import WeakKeyDictionary
 
 from xinfer_runtime.engines.llama_cpp.draft_control import Acceptance, DraftControl
-from xinfer_runtime.engines.llama_cpp.scheduler import TokenSequence, Work
+from xinfer_runtime.engines.llama_cpp.token_sequence import TokenSequence, Work
 
 
 class Drafter(Protocol):

@@ -9,7 +9,7 @@ them moves into the gap. One more stream than there are sequences makes it possi
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from xinfer_runtime.engines.llama_cpp.prefix_cache import Operation, Remove, Share
+from xinfer_runtime.engines.llama_cpp.cell_operations import Operation, Remove, Share
 
 
 @dataclass(frozen=True)

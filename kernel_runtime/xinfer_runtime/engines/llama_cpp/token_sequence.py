@@ -1,0 +1,95 @@
+"""What the scheduler plans with: the tokens of a request, and the parts of them that a step computes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from msgspec import Struct
+
+from xinfer_runtime.engines.llama_cpp.cell_operations import Operation, Save
+from xinfer_runtime.engines.llama_cpp.prefix_cache import Node
+
+
+@dataclass(eq=False)
+class TokenSequence:
+    """The tokens of one request and how far they are computed. `key` is the caller's name for it.
+
+    From index `singly_from` on, tokens that are already known are computed one in a step, as they were when they were
+    generated: the same shape of computation gives the same rounding (see `Generation.replay`).
+    """
+
+    key: int
+    tokens: list[int]
+    singly_from: int | None = None
+    adapter: str = ""
+    """What its cells are computed with, and may be shared among."""
+    batch: bool = False
+    """Whether interactive ones go first."""
+    passed: int = 0
+    slot: int = -1
+    """Its sequence in the KV cache, -1 while it waits."""
+    computed: int = 0
+    path: Node | None = None
+    """The end of the prefix that others may use, while it runs."""
+    prompt: int = 0
+    """Tokens it had when it was admitted."""
+    cached: int | None = None
+    """Tokens that did not have to be computed when it was first admitted."""
+    admissions: int = 0
+
+    @property
+    def uncomputed(self) -> int:
+        return len(self.tokens) - self.computed
+
+    @property
+    def reusable(self) -> int:
+        """Tokens that need not be computed if somebody has: the last one is for its logits, and those that are to be
+        computed singly are not taken from others.
+        """
+        most = len(self.tokens) - 1
+        return min(most, self.singly_from or most)
+
+    @property
+    def shared(self) -> int:
+        return self.path.end if self.path is not None else 0
+
+    def next_chunk(self, room: int) -> int:
+        """How many tokens to compute next, when there is room for so many."""
+        boundary = len(self.tokens)
+        if self.singly_from is not None:
+            boundary = self.singly_from if self.computed < self.singly_from else self.computed + 1
+        return min(room, self.uncomputed, boundary - self.computed)
+
+
+class Work(Struct, frozen=True):
+    """Compute `count` tokens of `sequence` from index `start`; `samples` when that reaches its last token.
+
+    The tokens of `draft` are computed after them, in case they come. Their cells are the caller's to remove.
+    """
+
+    sequence: TokenSequence
+    start: int
+    count: int
+    samples: bool
+    draft: Sequence[int] = ()
+
+    @property
+    def adapter(self) -> str:
+        return self.sequence.adapter
+
+    @property
+    def length(self) -> int:
+        return self.count + len(self.draft)
+
+
+Propose = Callable[[Sequence[TokenSequence], int], Sequence[Sequence[int]]]
+"""Guesses for each of some sequences how it goes on, with so many tokens in all at most."""
+
+
+@dataclass
+class Step:
+    """One forward pass. The operations must be carried out on the KV cache before it, in their order."""
+
+    work: list[Work] = field(default_factory=list)
+    operations: list[Operation | Save] = field(default_factory=list)
+    admitted: list[TokenSequence] = field(default_factory=list)
+    """Who runs since this step."""
