@@ -42,6 +42,7 @@ _LARGEST: tuple[tuple[str, str, Callable[[EngineStats], float]], ...] = (
 _COUNTS: tuple[tuple[str, str, Callable[[EngineStats], float]], ...] = (
     ("prefill_tokens", "Prompt tokens of requests that the engines took up", lambda stats: stats.prompt_tokens),
     ("prefix_hit_tokens", "Those of them that were in the KV cache", lambda stats: stats.cached_tokens),
+    ("restored_tokens", "Tokens whose cells came back from host memory", lambda stats: stats.restored_tokens),
     ("drafted_tokens", "Tokens guessed by speculation", lambda stats: stats.drafted_tokens),
     ("accepted_tokens", "Guessed tokens that came", lambda stats: stats.accepted_tokens),
 )

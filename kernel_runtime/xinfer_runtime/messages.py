@@ -345,6 +345,7 @@ class LaunchRequest(Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     context_length: int | None = None
     max_sequences: int | None = None
     prefix_cache: bool | None = None
+    prefix_store_bytes: int | None = None
     cache_type_k: Literal["f16", "q8_0", "q4_0"] | None = None
     cache_type_v: Literal["f16", "q8_0", "q4_0"] | None = None
     flash_attention: Literal["auto", "on", "off"] | None = None

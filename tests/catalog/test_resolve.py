@@ -175,4 +175,7 @@ def test_the_prefix_cache_is_an_option_of_the_engine() -> None:
     assert resolve(LaunchRequest(model_name="xinfer-demo", prefix_cache=False)).engine_options == {
         "prefix_cache": False
     }
+    assert resolve(LaunchRequest(model_name="xinfer-demo", prefix_store_bytes=9)).engine_options == {
+        "prefix_store_bytes": 9
+    }
     assert resolve(LaunchRequest(model_name="xinfer-demo")).engine_options == {}

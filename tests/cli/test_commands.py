@@ -103,13 +103,14 @@ def test_a_launch_can_tell_the_engine_what_to_do(run: Run) -> None:
         {"POST v1/models": {"model_uid": "m"}},
         *("launch", "--model-path", "/m.gguf", "--no-wait", "--cache-type-k", "q8_0", "--n-gpu-layers", "-1"),
         *("--tensor-split", "2,1", "--lora", "a=/a.gguf", "--lora", "b=/b=c.gguf", "--max-sequences", "8"),
-        *("--draft-model", "small.gguf", "--draft-tokens", "4"),
+        *("--draft-model", "small.gguf", "--draft-tokens", "4", "--prefix-store-bytes", "1000"),
     )
     sent = run.record.bodies[0]
     assert (sent["cache_type_k"], sent["n_gpu_layers"], sent["tensor_split"]) == ("q8_0", -1, [2, 1])
     assert sent["lora"] == {"a": "/a.gguf", "b": "/b=c.gguf"}
     assert sent["max_sequences"] == 8
     assert (sent["draft_model"], sent["draft_tokens"]) == ("small.gguf", 4)
+    assert sent["prefix_store_bytes"] == 1000
     assert "cache_type_v" not in sent
 
 

@@ -102,8 +102,9 @@ def test_running_and_waiting_are_read_at_the_scrape(metrics: Metrics, registry: 
     load = {
         "m": ModelLoad(
             stats=(
-                EngineStats(running=1, kv_used=5, drafted_tokens=8, accepted_tokens=5, step_seconds=0.01),
-                EngineStats(running=2, kv_used=7, step_seconds=0.03, prompt_tokens=9, cached_tokens=6),
+                EngineStats(running=1, kv_used=5, restored_tokens=70, drafted_tokens=8, accepted_tokens=5),
+                EngineStats(running=1, step_seconds=0.01),
+                EngineStats(running=1, kv_used=7, step_seconds=0.03, prompt_tokens=9, cached_tokens=6),
             ),
             queued=4,
         )
@@ -111,6 +112,7 @@ def test_running_and_waiting_are_read_at_the_scrape(metrics: Metrics, registry: 
     metrics.watch_load(lambda: load)
     assert registry.get_sample_value("xinfer_requests_running", {"model": "m"}) == 3
     assert registry.get_sample_value("xinfer_kv_cells_used", {"model": "m"}) == 12
+    assert registry.get_sample_value("xinfer_restored_tokens_total", {"model": "m"}) == 70
     assert registry.get_sample_value("xinfer_drafted_tokens_total", {"model": "m"}) == 8
     assert registry.get_sample_value("xinfer_accepted_tokens_total", {"model": "m"}) == 5
     assert registry.get_sample_value("xinfer_prefill_tokens_total", {"model": "m"}) == 9

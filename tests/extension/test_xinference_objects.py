@@ -78,7 +78,7 @@ def test_a_loaded_model_speaks_for_itself() -> None:
 def test_the_load_of_a_replica_is_told() -> None:
     replica = Replica(id="m-0", uid="m", state=ReplicaState.READY)
     load = {"running": 2, "waiting": 1, "kv_used": 30, "kv_total": 90, "tokens_per_second": 7.5, "step_seconds": 0.25}
-    counts = {"prompt_tokens": 40, "cached_tokens": 20, "drafted_tokens": 8, "accepted_tokens": 5}
+    counts = {"prompt_tokens": 40, "cached_tokens": 20, "restored_tokens": 7, "drafted_tokens": 8, "accepted_tokens": 5}
 
     described = model_object(ModelStatus(spec=SPEC, replicas=(replica,)), {"m-0": EngineStats(**load, **counts)})
 

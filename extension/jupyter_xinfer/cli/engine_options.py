@@ -6,6 +6,7 @@ from typing import Any
 _CACHE_TYPES = ("f16", "q8_0", "q4_0")
 _NAMES = (
     "max_sequences",
+    "prefix_store_bytes",
     "cache_type_k",
     "cache_type_v",
     "flash_attention",
@@ -22,6 +23,9 @@ _NAMES = (
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-sequences", type=int, metavar="N", help="requests in one batch")
+    parser.add_argument(
+        "--prefix-store-bytes", type=int, metavar="N", help="host memory for prefixes that the KV cache has no room for"
+    )
     parser.add_argument("--cache-type-k", choices=_CACHE_TYPES, help="how keys are stored")
     parser.add_argument("--cache-type-v", choices=_CACHE_TYPES, help="how values are stored")
     parser.add_argument("--flash-attention", choices=("auto", "on", "off"))

@@ -161,6 +161,7 @@ def _replica_object(replica: Replica, stats: EngineStats) -> dict[str, Any]:
         "step_seconds": round(stats.step_seconds, 6),
         "prompt_tokens": stats.prompt_tokens,
         "cached_tokens": stats.cached_tokens,
+        "restored_tokens": stats.restored_tokens,
         "drafted_tokens": stats.drafted_tokens,
         "accepted_tokens": stats.accepted_tokens,
     }

@@ -29,6 +29,7 @@ RESERVED_UIDS = frozenset({"instances", "events", "prompts", "families", "vllm-s
 
 _ENGINE_OPTIONS = (
     "prefix_cache",
+    "prefix_store_bytes",
     "cache_type_k",
     "cache_type_v",
     "flash_attention",

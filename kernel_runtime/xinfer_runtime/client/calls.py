@@ -62,6 +62,7 @@ class EngineOptions(TypedDict, total=False):
 
     max_sequences: int | None
     prefix_cache: bool | None
+    prefix_store_bytes: int | None
     cache_type_k: Literal["f16", "q8_0", "q4_0"] | None
     cache_type_v: Literal["f16", "q8_0", "q4_0"] | None
     flash_attention: Literal["auto", "on", "off"] | None

@@ -11,7 +11,8 @@ class ReplicaDescription(Struct, frozen=True, kw_only=True):
     """One process that serves a model, with its load. `kv_used` and `kv_total` are tokens of KV cache.
 
     `step_seconds` is the mean of its last steps. Of all `prompt_tokens` since its start, `cached_tokens` were in its
-    cache; `drafted_tokens` were guessed by speculation, and `accepted_tokens` of them came.
+    cache; the cells of `restored_tokens` came back from host memory; `drafted_tokens` were guessed by speculation, and
+    `accepted_tokens` of them came.
     """
 
     replica_id: str
@@ -35,6 +36,7 @@ class ReplicaDescription(Struct, frozen=True, kw_only=True):
     step_seconds: float = 0.0
     prompt_tokens: int = 0
     cached_tokens: int = 0
+    restored_tokens: int = 0
     drafted_tokens: int = 0
     accepted_tokens: int = 0
 

@@ -17,12 +17,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
+from xinfer_runtime.engines.llama_cpp import prefix_saving, sizing
 from xinfer_runtime.engines.llama_cpp.commands import Abort, Command, Start, Stop
 from xinfer_runtime.engines.llama_cpp.draft_control import DraftControl
 from xinfer_runtime.engines.llama_cpp.generation import Generation
 from xinfer_runtime.engines.llama_cpp.loading import LoadedModel, load_model
 from xinfer_runtime.engines.llama_cpp.loop import EngineLoop, Outcome
 from xinfer_runtime.engines.llama_cpp.options import Options
+from xinfer_runtime.engines.llama_cpp.prefix_saving import PrefixSaving
+from xinfer_runtime.engines.llama_cpp.prefix_store import PrefixStore
 from xinfer_runtime.engines.llama_cpp.scheduler import Limits
 from xinfer_runtime.engines.llama_cpp.speculation import Speculation
 from xinfer_runtime.messages import GenerateRequest, ModelSpec, SamplingParams
@@ -30,6 +33,9 @@ from xinfer_runtime.messages import GenerateRequest, ModelSpec, SamplingParams
 SEQUENCES = 5
 LONGEST = 30
 """Tokens of an answer."""
+
+STORE_BYTES = 200_000
+"""Enough for some of the prompts, not for all."""
 
 COMMON = "The same beginning of several prompts. "
 PROMPTS = [
@@ -54,8 +60,17 @@ class DrivenEngine:
         self._model = model
         self._commands: SimpleQueue[Command] = SimpleQueue()
         speculation = Speculation(model.drafter, 8) if model.drafter is not None else None
+        saving = None
+        if model.limits.worth_saving is not None:
+            saving = PrefixSaving(model.context, PrefixStore(STORE_BYTES), model.limits.kv_sequences)
         self.loop = EngineLoop(
-            model.context, limits, self._commands, lambda _: True, self._publish, speculation=speculation
+            model.context,
+            limits,
+            self._commands,
+            lambda _: True,
+            self._publish,
+            speculation=speculation,
+            saving=saving,
         )
 
     def run(
@@ -104,13 +119,17 @@ SPEC = ModelSpec(uid="m", name="m", max_sequences=SEQUENCES)
 SHARED = Options(threads=1, kv_cells=1024)
 
 
-@pytest.fixture(params=["shared cells", "split cache", "prompt-lookup", "draft-model"])
+@pytest.fixture(params=["shared cells", "saved prefixes", "split cache", "prompt-lookup", "draft-model"])
 def model(
     request: pytest.FixtureRequest, tiny_model: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[LoadedModel]:
     options = SHARED
     if request.param == "split cache":
         options = structs.replace(options, kv_cells=None)
+    elif request.param == "saved prefixes":
+        options = structs.replace(options, prefix_store_bytes=STORE_BYTES)
+        monkeypatch.setattr(sizing, "WORTH_RESTORING", 8)
+        monkeypatch.setattr(prefix_saving, "WORTH_RESTORING", 8)
     elif request.param != "shared cells":
         options = structs.replace(options, speculation=request.param)
         if request.param == "draft-model":

@@ -11,7 +11,7 @@ from xinfer_runtime.engines.llama_cpp.sizing import COPIED_BYTES, WORTH_RESTORIN
 
 
 class PrefixSaving:
-    """Saves what is evicted and restores it into the sequences of newcomers, for at most `COPIED_BYTES` in one step.
+    """Saves what is evicted and restores it into the sequences of newcomers, until a step has copied `COPIED_BYTES`.
 
     `spare` is a sequence of the KV cache that nobody else uses: cells come back there first, so that a restoration
     that llama.cpp refuses changes nothing.
@@ -40,7 +40,7 @@ class PrefixSaving:
         are the sequence's; None where that is not worth its restoration.
         """
         found = self.store.longest(adapter, tokens)
-        if found is None or found[1] < computed + WORTH_RESTORING or found[0].bytes > self._left:
+        if found is None or found[1] < computed + WORTH_RESTORING or self._left <= 0:
             return None
         return found
 
@@ -54,10 +54,10 @@ class PrefixSaving:
         return done
 
     def _save(self, operation: Save) -> None:
-        if self.store.covers(operation.adapter, operation.tokens):
+        if self._left <= 0 or self.store.covers(operation.adapter, operation.tokens):
             return
         size = self._context.state_bytes(operation.sequence)
-        if size > min(self._left, self.store.capacity):
+        if size > self.store.capacity:
             return
         self._left -= size
         tokens = np.asarray(operation.tokens, dtype=np.int32)
