@@ -18,6 +18,7 @@ import gguf
 import llama_cpp
 import numpy as np
 
+from xinfer_runtime.chat.output_parser import output_form
 from xinfer_runtime.engines.llama_cpp.constraint_compiler import ConstraintCompiler
 from xinfer_runtime.messages import Constraint, ConstraintKind
 
@@ -37,6 +38,9 @@ ANSWER = (
     '{"name": "a name of some words", "age": 42, "mail": "someone at some place", '
     '"tags": ["short", "another tag", "and a third"], "kind": "robot"}'
 )
+TOOL = {"type": "function", "function": {"name": "add", "parameters": SCHEMA, "strict": True}}
+TEXT = "The weather is fine today, and it will be warmer in the last days of the week; do not forget your hat, though. "
+CALL = f'<tool_call>\n{{"name": "add", "arguments": {ANSWER}}}\n</tool_call>'
 NARROW = "words of lower case letters and blanks and nothing else until the end."
 GBNF = r"""
 root ::= "{" ws "\"name\":" ws string "," ws "\"age\":" ws int "," ws "\"mail\":" ws string "," ws "\"tags\":" ws tags
@@ -107,17 +111,23 @@ def measure_llguidance(pieces: Sequence[bytes]) -> None:
     row = np.random.default_rng(0).standard_normal(len(pieces)).astype(np.float32)
     # The worst case: few of the tokens that begin a word may come, and nearly all of the vocabulary must be looked at.
     narrow = Constraint(ConstraintKind.REGEX, "[a-z ]{20,200}[.]")
-    for shape, wanted, text in (("JSON", schema, ANSWER), ("[a-z ]{20,200}", narrow, NARROW)):
+    form = output_form("<think> <tool_call>", "")
+    for shape, begin, text in (
+        ("JSON", lambda: compiler.compile(schema), ANSWER),
+        ("[a-z ]{20,200}", lambda: compiler.compile(narrow), NARROW),
+        ("strict function, text", lambda: compiler.compile_calls([TOOL], form), TEXT),
+        ("strict function, call", lambda: compiler.compile_calls([TOOL], form), CALL),
+    ):
         for which, texts in (("first text", 1), ("later texts", 20)):
             costs = []
             for _ in range(texts):
-                state = compiler.compile(wanted)
+                state = begin()
                 for token in tokens_of(text, pieces):
                     logits = row.copy()
                     costs.append(timed(lambda state=state, logits=logits: state.rule_out(logits)))
                     assert np.isfinite(logits[token])
                     costs[-1] += timed(lambda state=state, token=token: state.accept(token))
-                assert state.complete
+                assert state.complete or text in (TEXT, CALL)
             report(f"llguidance, {shape}, {which}", costs)
 
 

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xinfer_runtime.chat.output_parser import OutputParser
+from xinfer_runtime.chat.output_parser import OutputParser, output_form
 
 THINKING = "{% if x %}<think>{% endif %}<tool_call>"
 DEEPSEEK = "<｜tool▁calls▁begin｜>"  # noqa: RUF001
 
 
 def read(template: str, output: str, *, size: int, prompt_end: str = "", tools: bool = True) -> tuple[str, str, Any]:
-    parser = OutputParser(template, prompt_end, tools=tools)
+    parser = OutputParser(output_form(template, prompt_end), tools=tools)
     parts = [parser.push(output[i : i + size]) for i in range(0, len(output), size)]
     parts.append(parser.finish())
     calls = [(call.name, json.loads(call.arguments)) for part in parts for call in part.calls]
@@ -123,7 +123,7 @@ def test_a_call_may_come_without_marks(template: str) -> None:
 def test_wherever_an_output_is_cut_it_means_the_same(template: str, output: str, data: st.DataObject) -> None:
     whole = read(template, output, size=len(output))
     cuts = sorted(data.draw(st.sets(st.integers(1, len(output) - 1), max_size=12)))
-    parser = OutputParser(template, "", tools=True)
+    parser = OutputParser(output_form(template, ""), tools=True)
     parts = [parser.push(output[a:b]) for a, b in pairwise([0, *cuts, len(output)])]
     parts.append(parser.finish())
 
@@ -150,7 +150,7 @@ def test_no_output_breaks_the_parser(template: str, data: st.DataObject) -> None
 
 def test_ids_of_the_model_are_kept() -> None:
     [(_, output)] = [each for each in FORMATS if each[0] == "<|tool_calls_section_begin|>"]
-    parser = OutputParser("<|tool_calls_section_begin|>", "", tools=True)
+    parser = OutputParser(output_form("<|tool_calls_section_begin|>", ""), tools=True)
     parts = [parser.push(output), parser.finish()]
 
     assert [call.id for part in parts for call in part.calls] == ["functions.weather:0"]

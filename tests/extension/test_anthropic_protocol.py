@@ -94,6 +94,13 @@ def test_results_of_tools_are_messages_of_their_own() -> None:
     assert (found[3].content, found[3].tool_call_id) == ("sunny", "c1")
 
 
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_strict_tool_reaches_the_replica_as_one(strict: bool) -> None:
+    [tool] = generate(tools=[{**TOOL, "strict": strict}]).tools
+
+    assert tool["function"].get("strict", False) is strict
+
+
 def test_choices_of_tools_become_constraints() -> None:
     assert generate(tools=[TOOL], tool_choice={"type": "any"}).constraint is not None
     assert generate(tools=[TOOL], tool_choice={"type": "tool", "name": "weather"}).constraint is not None

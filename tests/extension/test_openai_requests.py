@@ -14,6 +14,7 @@ from xinfer_runtime.messages import DryParams, GenerateRequest, MirostatParams, 
 
 USER = {"role": "user", "content": "Hello!"}
 WEATHER = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}
+STRICT = {"type": "function", "function": {**WEATHER["function"], "name": "strict", "strict": True}}  # type: ignore[dict-item]
 
 
 def chat(**fields: Any) -> GenerateRequest:
@@ -68,6 +69,7 @@ def completions(**fields: Any) -> list[GenerateRequest]:
         ({"tool_choice": "auto"}, "tool_choice"),
         ({"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
         ({"tools": [WEATHER], "tool_choice": "required", "guided_regex": "a"}, "tool_choice"),
+        ({"tools": [WEATHER, STRICT], "guided_grammar": 'start: "a"'}, "tools[1].function.strict"),
         ({"functions": []}, "functions"),
         ({"store": True}, "store"),
         ({"modalities": ["text", "audio"]}, "modalities"),
@@ -204,6 +206,17 @@ def test_thoughts_that_come_back_reach_the_template(name: str) -> None:
 def test_without_parallel_calls_the_output_ends_with_the_first() -> None:
     assert chat(tools=[WEATHER], parallel_tool_calls=False).one_call
     assert not chat(tools=[WEATHER]).one_call
+
+
+def test_a_strict_function_reaches_the_replica_as_one() -> None:
+    first, second = chat(tools=[WEATHER, STRICT]).tools
+
+    assert "strict" not in first["function"]
+    assert second["function"]["strict"] is True
+
+
+def test_a_strict_function_that_is_not_offered_is_no_matter() -> None:
+    assert chat(tools=[WEATHER, STRICT], tool_choice="none", guided_grammar='start: "a"').tools == ()
 
 
 def test_tool_choice_none_hides_the_tools_from_the_model() -> None:

@@ -151,3 +151,12 @@ def test_the_oldest_conversations_are_forgotten() -> None:
         with pytest.raises(NotFound):
             store.get(caller, name)
     assert store.get("cay", "1") == []
+
+
+@pytest.mark.parametrize("strict", [True, False, None])
+def test_a_strict_function_reaches_the_replica_as_one_and_is_told_back(strict: bool | None) -> None:
+    fields = {"tools": [{"type": "function", "name": "f", **({"strict": strict} if strict is not None else {})}]}
+    [tool] = chat(**fields).to_generate("id").tools
+
+    assert tool["function"].get("strict", False) is bool(strict)
+    assert encoder(**fields).response()["tools"][0]["strict"] is bool(strict)

@@ -266,6 +266,32 @@ def test_a_forced_call_has_arguments_of_the_tools_schema(client: openai.OpenAI, 
         assert list(json.loads(call.function.arguments)) == ["city"]
 
 
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_call_of_the_models_own_choice_has_arguments_of_a_strict_functions_schema(
+    client: openai.OpenAI, strict: bool
+) -> None:
+    """The city that is asked for is none of those that the schema allows."""
+    parameters = {"type": "object", "properties": {"city": {"enum": ["Oslo", "Lima"]}}, "required": ["city"]}
+    function = {**WEATHER["function"], "parameters": parameters, "strict": strict}
+    fields: dict[str, Any] = {"model": "xinfer-demo", "temperature": 0, "max_tokens": 60}
+    fields["tools"] = [{"type": "function", "function": function}, OTHER]
+    asked: Any = [{"role": "user", "content": "What is the weather in Rome?"}]
+    whole = client.chat.completions.create(messages=asked, **fields)
+    with client.chat.completions.stream(messages=asked, **fields) as stream:
+        streamed = stream.get_final_completion()
+
+    for answer in (whole, streamed):
+        assert answer.choices[0].finish_reason == "tool_calls"
+        [call] = answer.choices[0].message.tool_calls or ()
+        assert call.type == "function"
+        assert call.function.name == "get_weather"
+        assert (json.loads(call.function.arguments)["city"] in ("Oslo", "Lima")) is strict
+    greeting = client.chat.completions.create(messages=[{"role": "user", "content": "Hello!"}], **fields)
+    assert greeting.choices[0].finish_reason == "stop"
+    assert greeting.choices[0].message.content
+    assert not greeting.choices[0].message.tool_calls
+
+
 def test_an_answer_conforms_to_the_schema_that_was_asked_for(client: openai.OpenAI) -> None:
     schema = {
         "type": "object",
@@ -310,6 +336,17 @@ def test_a_guided_choice_is_one_of_those_given(client: openai.OpenAI) -> None:
             {
                 "tools": [{"type": "function", "function": {"name": "f", "parameters": {"$ref": "#/$defs/missing"}}}],
                 "tool_choice": "required",
+            },
+        ),
+        (
+            "tools",
+            {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"not": {}}, "strict": True}}]},
+        ),
+        (
+            "tools[1].function.strict",
+            {
+                "tools": [OTHER, {"type": "function", "function": {"name": "f", "strict": True}}],
+                "extra_body": {"guided_grammar": 'start: "a"'},
             },
         ),
     ],

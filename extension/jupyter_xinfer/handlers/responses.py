@@ -29,6 +29,6 @@ class ResponsesHandler(GenerateHandler):
                 store.put(caller, response_id, [*history, *body.messages(), turn])
 
         forced_calls = chat.offered_tools().constraint is not None
-        self.own_names = {"messages": "input", "response_format": "tools" if forced_calls else "text"}
+        self.own_names = {"messages": "input", "response_format": "tools" if chat.binds_calls_alone() else "text"}
         encoder = ResponsesEncoder(response_id, body, keep, forced_calls=forced_calls)
         await self.run(body.model, chat.requests(response_id), encoder, stream=bool(body.stream))

@@ -80,6 +80,7 @@ class AnthropicTool(Struct):
     input_schema: dict[str, Any] | None = None
     description: str | None = None
     type: str | None = None
+    strict: bool | None = None
 
 
 class AnthropicToolChoice(Struct):
@@ -160,7 +161,7 @@ class CountTokensRequest(Struct, kw_only=True, forbid_unknown_fields=True):
                 raise InvalidRequest(
                     f"`tools[{i}]` has type {tool.type!r}; this server runs no tools of its own.", param=f"tools[{i}]"
                 )
-        functions = [FunctionTool(t.name, t.description, t.input_schema) for t in self.tools or ()]
+        functions = [FunctionTool(t.name, t.description, t.input_schema, t.strict) for t in self.tools or ()]
         return [Tool("function", function) for function in functions] or None
 
     def _choice(self) -> tuple[ToolChoice | None, bool | None]:

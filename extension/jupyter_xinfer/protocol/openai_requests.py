@@ -4,7 +4,7 @@ A documented parameter either works or is refused by name; none is silently igno
 caller or the billing (`user`, `metadata`, `safety_identifier`, ...) have no effect on the output by definition.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta
@@ -15,7 +15,7 @@ from jupyter_xinfer.protocol.sampling_fields import PositiveInt, SamplingFields,
 from jupyter_xinfer.protocol.structured_output import ResponseFormat, constraining_field, constraint_of
 from jupyter_xinfer.protocol.tools import OfferedTools, Tool, ToolChoice, offered_tools
 from xinfer_runtime.errors import InvalidRequest
-from xinfer_runtime.messages import GenerateRequest, Priority
+from xinfer_runtime.messages import Constraint, ConstraintKind, GenerateRequest, Priority
 
 MAX_PROMPTS = 128
 DEFAULT_COMPLETION_TOKENS = 16
@@ -87,6 +87,7 @@ class ChatRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
             raise InvalidRequest(
                 "`tool_choice` cannot require a call where the output must have a form of its own.", param="tool_choice"
             )
+        _refuse_two_grammars(self.tools or (), tools, constraint)
         constraint = tools.constraint or constraint
         return GenerateRequest(
             id=request_id,
@@ -110,9 +111,12 @@ class ChatRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
 
     def own_names(self) -> dict[str, str]:
         """What engines call fields of this request, and what its caller calls them."""
-        forced = self.offered_tools().constraint is not None
-        constraint = "tools" if forced else constraining_field(self)
+        constraint = "tools" if self.binds_calls_alone() else constraining_field(self)
         return {"response_format": constraint, "template_kwargs": "chat_template_kwargs"}
+
+    def binds_calls_alone(self) -> bool:
+        """Whether nothing but tools may constrain the output."""
+        return bool(self.tools) and constraint_of(self, self.response_format) is None
 
     def offered_tools(self) -> OfferedTools:
         return offered_tools(self.tools, self.tool_choice, self.parallel_tool_calls)
@@ -127,6 +131,18 @@ class ChatRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
             # A constraint holds from the first token, so there is no room for thoughts before it.
             kwargs.setdefault("enable_thinking", False)
         return kwargs
+
+
+def _refuse_two_grammars(tools: Sequence[Tool], offered: OfferedTools, constraint: Constraint | None) -> None:
+    """A grammar is taken as that of the whole output, calls included."""
+    if constraint is None or constraint.kind is not ConstraintKind.GRAMMAR:
+        return
+    for i, tool in enumerate(tools):
+        if tool.function.strict and tool.function in offered.functions:
+            raise InvalidRequest(
+                f"`tools[{i}].function.strict` cannot be combined with `guided_grammar`.",
+                param=f"tools[{i}].function.strict",
+            )
 
 
 class CompletionRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):

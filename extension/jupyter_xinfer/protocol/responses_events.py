@@ -10,7 +10,7 @@ import msgspec
 from jupyter_xinfer.protocol.chat_messages import FunctionCall, Message, MessageToolCall
 from jupyter_xinfer.protocol.forced_calls import ForcedCalls
 from jupyter_xinfer.protocol.openai_responses import Encoder, Event
-from jupyter_xinfer.protocol.responses_requests import ResponsesRequest
+from jupyter_xinfer.protocol.responses_requests import ResponsesRequest, ResponseTool
 from xinfer_runtime.errors import XinferError
 from xinfer_runtime.messages import Delta, FinishReason, ToolCall, Usage
 
@@ -98,7 +98,7 @@ class ResponsesEncoder(Encoder):
             "temperature": 1.0 if body.temperature is None else body.temperature,
             "text": {"format": _text_format(body)},
             "tool_choice": body.tool_choice or "auto",
-            "tools": [_tool_body(tool.name, tool.description, tool.parameters) for tool in body.tools or ()],
+            "tools": [_tool_body(tool) for tool in body.tools or ()],
             "top_p": 1.0 if body.top_p is None else body.top_p,
             "truncation": "disabled",
             "usage": _usage_body(self._usage) if self._usage is not None else None,
@@ -217,8 +217,14 @@ def _usage_body(usage: Usage) -> dict[str, Any]:
     }
 
 
-def _tool_body(name: str, description: str | None, parameters: dict[str, Any] | None) -> dict[str, Any]:
-    return {"type": "function", "name": name, "description": description, "parameters": parameters, "strict": False}
+def _tool_body(tool: ResponseTool) -> dict[str, Any]:
+    return {
+        "type": "function",
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": tool.parameters,
+        "strict": tool.strict is True,
+    }
 
 
 def _text_format(body: ResponsesRequest) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from xinfer_runtime.chat.argument_schema import arguments_schema
 from xinfer_runtime.errors import InvalidRequest
 from xinfer_runtime.messages import Constraint, ConstraintKind
 
@@ -21,9 +22,6 @@ MAX_CALLS = 16
 _JSON_OPTIONS = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": ", "lenient": False}
 _ARGUMENTS = "#/properties/arguments"
 _ANY_OBJECT: dict[str, Any] = {"type": "object", "properties": {}}
-_OPENING = frozenset(
-    {"additionalProperties", "patternProperties", "unevaluatedProperties", "allOf", "anyOf", "oneOf", "$ref", "if"}
-)
 
 
 class FunctionTool(Struct):
@@ -33,22 +31,20 @@ class FunctionTool(Struct):
     strict: bool | None = None
 
     def as_template_tool(self) -> dict[str, Any]:
-        return {
-            "type": "function",
-            "function": {
-                "name": self.name,
-                "description": self.description or "",
-                "parameters": self.parameters or _ANY_OBJECT,
-            },
+        function: dict[str, Any] = {
+            "name": self.name,
+            "description": self.description or "",
+            "parameters": self.parameters or _ANY_OBJECT,
         }
+        if self.strict:
+            function["strict"] = True
+        return {"type": "function", "function": function}
 
     def call_schema(self) -> dict[str, Any]:
         """The JSON schema of one call of this function."""
-        arguments = dict(_closed(rebased(_ANY_OBJECT if self.parameters is None else self.parameters, _ARGUMENTS)))
-        arguments.setdefault("type", "object")
         return {
             "type": "object",
-            "properties": {"name": {"const": self.name}, "arguments": arguments},
+            "properties": {"name": {"const": self.name}, "arguments": arguments_schema(self.parameters, _ARGUMENTS)},
             "required": ["name", "arguments"],
             "additionalProperties": False,
         }
@@ -139,35 +135,3 @@ def _one_or_more(functions: Sequence[FunctionTool], *, several: bool) -> Constra
     any_call = " | ".join(f"call_{i}" for i in range(len(functions)))
     start = f'start: call ("\\n" call){{0,{MAX_CALLS - 1}}}' if several else "start: call"
     return Constraint(ConstraintKind.GRAMMAR, "\n".join([start, f"call: {any_call}", *rules]))
-
-
-def _closed(schema: Any) -> Any:
-    """`schema` where objects have no properties but those that it names, unless it says that they may.
-
-    What conforms to it conforms to `schema`. Models that were made to call would else invent arguments without end.
-    """
-    if not isinstance(schema, dict):
-        return schema
-    schema = dict(schema)
-    if isinstance(schema.get("properties"), dict):
-        schema["properties"] = {name: _closed(value) for name, value in schema["properties"].items()}
-        # With these, other parts of a schema may name properties too.
-        if not _OPENING & schema.keys():
-            schema["additionalProperties"] = False
-    if "items" in schema:
-        schema["items"] = _closed(schema["items"])
-    return schema
-
-
-def rebased(schema: Any, root: str) -> Any:
-    """`schema` with its references to itself changed to where it lies in another document, the JSON pointer `root`."""
-    if isinstance(schema, dict):
-        return {
-            key: root + value[1:]
-            if key == "$ref" and isinstance(value, str) and value.startswith("#")
-            else rebased(value, root)
-            for key, value in schema.items()
-        }
-    if isinstance(schema, list):
-        return [rebased(item, root) for item in schema]
-    return schema

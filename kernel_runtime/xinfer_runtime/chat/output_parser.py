@@ -1,9 +1,11 @@
 """What the text of a chat model means: the answer, thoughts and tool calls, for the family that its template shows."""
 
+from dataclasses import dataclass
+
 from msgspec import Struct
 
 from xinfer_runtime.chat.harmony import HarmonyParser
-from xinfer_runtime.chat.reasoning import ReasoningParser, thought_tags
+from xinfer_runtime.chat.reasoning import ReasoningParser, ThoughtTags, thought_tags
 from xinfer_runtime.chat.tool_calls import ToolCallParser, ToolFormat
 from xinfer_runtime.chat.tool_formats import tool_format
 from xinfer_runtime.messages import ToolCall
@@ -20,19 +22,39 @@ class Output(Struct, frozen=True):
         return Output(self.text + later.text, self.reasoning + later.reasoning, self.calls + later.calls)
 
 
-class OutputParser:
-    """Reads the output of one request while it streams.
+@dataclass(frozen=True)
+class OutputForm:
+    """How an output marks its parts."""
 
-    `template` is the model's chat template, `prompt_end` the last few characters of the prompt. Without `tools`, what
-    looks like a call is text. A `format` is one that the output is kept to, whatever the template shows.
+    format: ToolFormat
+    thoughts: ThoughtTags | None = None
+    inside: bool = False
+    """Whether the prompt opened thoughts, so that the output begins with them."""
+    harmony: bool = False
+    """Whether it is made of gpt-oss' messages, and none of the above."""
+
+
+def output_form(template: str, prompt_end: str, format: ToolFormat | None = None) -> OutputForm:
+    """The form that the chat template `template` shows its model.
+
+    `prompt_end` are the last few characters of the prompt. A `format` is one that calls are kept to, whatever the
+    template shows.
+    """
+    tags = thought_tags(template)
+    inside = tags is not None and prompt_end.rstrip().endswith(tags.opening)
+    return OutputForm(format or tool_format(template), tags, inside, _HARMONY_MARK in template and format is None)
+
+
+class OutputParser:
+    """Reads the output of one request, of the form `form`, while it streams.
+
+    Without `tools`, what looks like a call is text.
     """
 
-    def __init__(self, template: str, prompt_end: str, *, tools: bool, format: ToolFormat | None = None) -> None:
-        self._harmony = HarmonyParser() if _HARMONY_MARK in template and format is None else None
-        tags = thought_tags(template)
-        inside = tags is not None and prompt_end.rstrip().endswith(tags.opening)
-        self._reasoning = ReasoningParser(tags, inside=inside) if tags is not None else None
-        self._tools = ToolCallParser(format or tool_format(template)) if tools else None
+    def __init__(self, form: OutputForm, *, tools: bool) -> None:
+        self._harmony = HarmonyParser() if form.harmony else None
+        self._reasoning = ReasoningParser(form.thoughts, inside=form.inside) if form.thoughts is not None else None
+        self._tools = ToolCallParser(form.format) if tools else None
 
     @property
     def calls(self) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from xinfer_runtime.chat.call_spelling import CallSpelling, tagged
 from xinfer_runtime.messages import ToolCall
 
 OPEN = "<tool_call>"
@@ -48,6 +49,8 @@ class ToolFormat:
     closing: str
     read: Callable[[str], list[ToolCall] | None]
     bare: bool = False
+    spellings: tuple[CallSpelling, ...] = ()
+    """How calls can be written with JSON for their arguments; none where the family writes them in another way."""
 
 
 class ToolCallParser:
@@ -163,5 +166,5 @@ def _one_call(block: str) -> list[ToolCall] | None:
     return [call] if call is not None else None
 
 
-HERMES = ToolFormat(OPEN, CLOSE, _one_call)
+HERMES = ToolFormat(OPEN, CLOSE, _one_call, spellings=(tagged(OPEN, CLOSE),))
 """Hermes and Qwen models, and the demo model."""

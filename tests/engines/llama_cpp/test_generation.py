@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from xinfer_runtime.engines.llama_cpp.generation import Generation, TokenFacts, _parser
+from xinfer_runtime.engines.llama_cpp.generation import Generation, TokenFacts, _form, _parser
 from xinfer_runtime.messages import (
     Constraint,
     ConstraintKind,
@@ -156,7 +156,8 @@ def test_calls_in_a_constrained_output_are_read_in_the_format_that_it_is_kept_to
     """Here of a model whose own format is another one."""
     facts = TokenFacts(FACTS.piece, FACTS.end_of_generation, 200, template="<arg_key> <|channel|>")
     request = GenerateRequest(id="r", messages=(), parse_tool_calls=True)
-    constrained = _parser(replace(request, constraint=Constraint(ConstraintKind.JSON_OBJECT)), [1], facts)
+    bound = replace(request, constraint=Constraint(ConstraintKind.JSON_OBJECT))
+    constrained = _parser(bound, _form(bound, [1], facts))
     assert constrained is not None
     output = constrained.push('<tool_call>{"name": "f", "arguments": {}}</tool_call>')
 

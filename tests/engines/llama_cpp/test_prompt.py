@@ -66,6 +66,16 @@ def test_control_texts_in_tools_calls_and_their_escapes_stay_text(prompts: Promp
     assert controls(prompts.build(request)) == []
 
 
+def test_the_template_is_not_shown_what_is_for_the_grammar(prompts: PromptBuilder) -> None:
+    prompts._template = ChatTemplate("{{ tools | tojson }}")
+
+    def tokens(function: dict[str, object]) -> list[int]:
+        tools = ({"type": "function", "function": function},)
+        return prompts.build(GenerateRequest(id="r", messages=(ChatMessage(role="user", content="Hi"),), tools=tools))
+
+    assert tokens({"name": "f", "strict": True, "parameters": {}}) == tokens({"name": "f", "parameters": {}})
+
+
 def test_a_raw_prompt_may_use_control_tokens(prompts: PromptBuilder) -> None:
     tokens = prompts.build(GenerateRequest(id="r", prompt="<|im_start|>user\nhi<|im_end|>"))
     assert controls(tokens) == [TURN_START, TURN_END]

@@ -7,8 +7,10 @@ from typing import Any
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
+from xinfer_runtime.chat.output_parser import OutputForm
+from xinfer_runtime.engines.llama_cpp.call_grammar import calls_or_text
 from xinfer_runtime.engines.llama_cpp.constraint import OutputConstraint, reason
-from xinfer_runtime.engines.llama_cpp.constraint_grammar import PARAM, call_or_text, grammar_of
+from xinfer_runtime.engines.llama_cpp.constraint_grammar import PARAM, grammar_of
 from xinfer_runtime.errors import InvalidRequest
 from xinfer_runtime.messages import Constraint, ConstraintKind
 
@@ -62,9 +64,12 @@ class ConstraintCompiler:
             grammar_of(constraint, tools), f"this {constraint.kind}", sliced=constraint.kind in _EXPRESSIONS
         )
 
-    def compile_calls(self, tools: Sequence[dict[str, Any]]) -> OutputConstraint:
-        """The beginning of a text, or of one call as JSON. Raises InvalidRequest for tools that cannot be kept to."""
-        return self._start(call_or_text(tools), "these tools")
+    def compile_calls(self, tools: Sequence[dict[str, Any]], form: OutputForm) -> OutputConstraint:
+        """The beginning of a text after which the tools may be called, as an output of that form has them.
+
+        Raises InvalidRequest for tools that cannot be kept to.
+        """
+        return self._start(calls_or_text(tools, form), "these tools")
 
     def _start(self, grammar: str, what: str, sliced: bool = False) -> OutputConstraint:
         fresh = partial(LLMatcher, self._tokenizer_for(sliced), grammar, log_level=0, limits=_LIMITS)

@@ -11,6 +11,7 @@ from typing import Any
 
 from llguidance.gbnf_to_lark import any_to_lark
 
+from xinfer_runtime.chat.argument_schema import arguments_schema
 from xinfer_runtime.chat.tool_calls import CLOSE, OPEN
 from xinfer_runtime.errors import InvalidRequest
 from xinfer_runtime.messages import Constraint, ConstraintKind
@@ -34,7 +35,7 @@ MAX_CHOICES = 4096
 MAX_CHOICES_BYTES = 128 << 10
 
 # Where only one text can come, any tokens that spell it are allowed: the model knows best which are usual.
-_OPTIONS = '%llguidance {"no_forcing": true}\n'
+OPTIONS = '%llguidance {"no_forcing": true}\n'
 _JSON_OPTIONS = {
     # At most one blank, or one line break with its indentation: models that may would write white space without end.
     "whitespace_pattern": r" ?|\n[ \t]{0,40}",
@@ -67,28 +68,20 @@ def grammar_of(constraint: Constraint, tools: Sequence[dict[str, Any]] = ()) -> 
     parts = [{"name": "answer", **_answer(constraint)}]
     rules = "start: @answer\n"
     if tools and constraint.kind is not ConstraintKind.GRAMMAR:
-        parts.append({"name": "call", **_json({"anyOf": [_call_schema(tool.get("function", {})) for tool in tools]})})
+        calls = [_call_schema(tool.get("function", {}), f"#/anyOf/{i}") for i, tool in enumerate(tools)]
+        parts.append({"name": "call", **schema_grammar({"anyOf": calls})})
         block = f"{json.dumps(OPEN)} /\\n?/ @call /\\n?/ {json.dumps(CLOSE)} /\\n?/"
         rules = f"start: @answer | call+\ncall: {block}\n"
-    return json.dumps({"grammars": [{"lark_grammar": _OPTIONS + rules}, *parts]})
-
-
-def call_or_text(tools: Sequence[dict[str, Any]]) -> str:
-    """The grammar of an output that is one call of the tools, as JSON without marks, or a text that does not begin like
-    one."""
-    # The model never learned to call anything, so what a call must look like is enforced whether it is strict or not.
-    schemas = [_call_schema({**tool.get("function", {}), "strict": True}) for tool in tools]
-    call = {"name": "call", **_json({"anyOf": schemas})}
-    return json.dumps({"grammars": [{"lark_grammar": f"{_OPTIONS}start: @call | /(?s:[^{{].*)/\n"}, call]})
+    return json.dumps({"grammars": [{"lark_grammar": OPTIONS + rules}, *parts]})
 
 
 def _answer(constraint: Constraint) -> dict[str, Any]:
     value = constraint.value
     match constraint.kind:
         case ConstraintKind.JSON_OBJECT:
-            return _json({"type": "object"})
+            return schema_grammar({"type": "object"})
         case ConstraintKind.JSON_SCHEMA:
-            return _json(value)
+            return schema_grammar(value)
         case ConstraintKind.REGEX:
             return {"lark_grammar": f"start: {_expression(value)}"}
         case ConstraintKind.CHOICE:
@@ -97,17 +90,21 @@ def _answer(constraint: Constraint) -> dict[str, Any]:
             return {"lark_grammar": _grammar(value)}
 
 
-def _json(schema: Any) -> dict[str, Any]:
+def schema_grammar(schema: Any) -> dict[str, Any]:
+    """The grammar of JSON that validates against the schema, as one of those that llguidance takes.
+
+    Raises InvalidRequest for a schema beyond the limits.
+    """
     if schema is True:
         schema = {}
     if not isinstance(schema, dict):
         raise InvalidRequest(f"A JSON schema is an object, not {type(schema).__name__}", param=PARAM)
-    _check_schema(schema)
+    check_schema(schema)
     return {"json_schema": {**schema, "x-guidance": _JSON_OPTIONS}}
 
 
-def _check_schema(schema: dict[str, Any]) -> None:
-    """Without recursion, for the depth is what is being checked."""
+def check_schema(schema: dict[str, Any]) -> None:
+    """Raise InvalidRequest for a schema beyond the limits. Without recursion: the depth is what is being checked."""
     references = 0
     level: list[Any] = [schema]
     for _depth in range(MAX_SCHEMA_DEPTH):
@@ -217,12 +214,16 @@ def _grammar(value: Any) -> str:
     return lark
 
 
-def _call_schema(function: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a call of this function. Its parameters are enforced where it says that it is strict."""
-    parameters = function.get("parameters") if function.get("strict") else None
+def _call_schema(function: dict[str, Any], root: str) -> dict[str, Any]:
+    """The schema of a call of this function, as a part at `root`. Where it is strict, its parameters are enforced."""
+    arguments: Any = {"type": "object"}
+    if function.get("strict"):
+        parameters = function.get("parameters")
+        check_schema(parameters if isinstance(parameters, dict) else {})
+        arguments = arguments_schema(parameters, f"{root}/properties/arguments")
     return {
         "type": "object",
-        "properties": {"name": {"const": function.get("name")}, "arguments": parameters or {"type": "object"}},
+        "properties": {"name": {"const": function.get("name")}, "arguments": arguments},
         "required": ["name", "arguments"],
         "additionalProperties": False,
     }

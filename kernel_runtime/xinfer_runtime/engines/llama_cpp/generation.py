@@ -5,10 +5,11 @@ No I/O and no llama.cpp objects: the engine gives it tokens and sends what it re
 
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from xinfer_runtime.chat.output_parser import Output, OutputParser
+from xinfer_runtime.chat.output_parser import Output, OutputForm, OutputParser, output_form
 from xinfer_runtime.chat.tool_calls import HERMES
+from xinfer_runtime.chat.tool_formats import UNKNOWN, json_format
 from xinfer_runtime.engines.llama_cpp.constraint import OutputConstraint
 from xinfer_runtime.engines.llama_cpp.constraint_compiler import ConstraintCompiler
 from xinfer_runtime.engines.llama_cpp.constraint_grammar import PARAM
@@ -51,7 +52,8 @@ class Generation:
         self.completion_tokens = 0
         self.finish_reason: FinishReason | None = None
         seed = sampling.seed if sampling.seed is not None else secrets.randbits(64)
-        constraint = _constraint(request, facts)
+        form = _form(request, prompt, facts)
+        constraint = _constraint(request, facts, form)
         breakers = facts.breakers.of(sampling.dry.sequence_breakers) if sampling.dry and facts.breakers else None
         self.sampler = Sampler(sampling, seed, prompt, constraint, breakers=breakers, mu=request.resume_mu)
         room = facts.context_length - len(prompt)
@@ -62,7 +64,7 @@ class Generation:
         self._constraint = constraint
         self._detokenizer = Detokenizer()
         self._stop = StopMatcher(sampling.stop)
-        self._parser = _parser(request, prompt, facts)
+        self._parser = _parser(request, form)
         self._one_call = request.one_call
         self._untold: list[tuple[int, tuple[TokenLogprob, ...]]] = []
         self._error: ErrorInfo | None = None
@@ -172,29 +174,49 @@ class Generation:
         return output
 
 
-def _parser(request: GenerateRequest, prompt: Sequence[int], facts: TokenFacts) -> OutputParser | None:
+def _form(request: GenerateRequest, prompt: Sequence[int], facts: TokenFacts) -> OutputForm:
+    """How the output marks thoughts and calls."""
+    prompt_end = b"".join(map(facts.piece, prompt[-_PROMPT_END:])).decode("utf-8", errors="ignore")
+    if request.constraint is not None:
+        # A constraint lets calls be made in Hermes' format alone, whatever the model's own is.
+        return output_form(facts.template, prompt_end, HERMES)
+    form = output_form(facts.template, prompt_end)
+    if not facts.takes_tools:
+        return replace(form, format=UNKNOWN)
+    return replace(form, format=json_format(form.format)) if _strict(request) else form
+
+
+def _parser(request: GenerateRequest, form: OutputForm) -> OutputParser | None:
     """What reads the output. None for text that has no structure, or the one that its caller gave it."""
     if not request.parse_tool_calls and (request.constraint is not None or request.messages is None):
         return None
-    prompt_end = b"".join(map(facts.piece, prompt[-_PROMPT_END:])).decode("utf-8", errors="ignore")
-    # A constraint lets calls be made in Hermes' format alone, whatever the model's own is.
-    kept_to = HERMES if request.constraint is not None else None
-    return OutputParser(facts.template, prompt_end, tools=request.parse_tool_calls, format=kept_to)
+    return OutputParser(form, tools=request.parse_tool_calls)
 
 
-def _constraint(request: GenerateRequest, facts: TokenFacts) -> OutputConstraint | None:
+def _constraint(request: GenerateRequest, facts: TokenFacts, form: OutputForm) -> OutputConstraint | None:
     if request.constraint is None:
-        return _call_constraint(request, facts)
+        return _call_constraint(request, facts, form)
     if facts.constraints is None:
         raise InvalidRequest("This engine cannot constrain its output", param=PARAM)
     return facts.constraints.compile(request.constraint, request.tools if request.parse_tool_calls else ())
 
 
-def _call_constraint(request: GenerateRequest, facts: TokenFacts) -> OutputConstraint | None:
-    """What keeps calls to the schemas of tools that were only described to the model; nobody asked for it."""
+def _call_constraint(request: GenerateRequest, facts: TokenFacts, form: OutputForm) -> OutputConstraint | None:
+    """What keeps calls to the schemas of strict tools, and of those that were only described to the model."""
+    if _strict(request):
+        if facts.constraints is None:
+            raise InvalidRequest("This engine cannot keep calls to the schemas of strict functions", param=PARAM)
+        return facts.constraints.compile_calls(request.tools, form)
     if facts.takes_tools or facts.constraints is None or not (request.parse_tool_calls and request.tools):
         return None
+    # The model never learned to call anything, so what a call must look like is enforced, though nobody asked for it.
+    tools = [{**tool, "function": {**tool["function"], "strict": True}} for tool in request.tools]
     try:
-        return facts.constraints.compile_calls(request.tools)
+        return facts.constraints.compile_calls(tools, form)
     except InvalidRequest:
         return None
+
+
+def _strict(request: GenerateRequest) -> bool:
+    """Whether calls that the model may make are to be kept to a function's parameters."""
+    return request.parse_tool_calls and any(tool["function"].get("strict") for tool in request.tools)

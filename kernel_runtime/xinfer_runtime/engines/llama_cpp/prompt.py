@@ -90,7 +90,7 @@ class PromptBuilder:
         messages: Sequence[ChatMessage] = request.messages or ()
         if any(message.images for message in messages):
             raise InvalidRequest("This model takes text only.", param="messages")
-        tools = request.tools
+        tools = tuple(map(_as_learned, request.tools))
         if not template.takes_tools and (tools or any(m.tool_calls or m.role == "tool" for m in messages)):
             messages, tools = with_described_tools(messages, tools), ()
         shown = [
@@ -142,6 +142,14 @@ class PromptBuilder:
                 raise InvalidRequest(
                     f"{param}: {token} is no token of this model (0 to {self._vocabulary.size - 1})", param=param
                 )
+
+
+def _as_learned(tool: dict[str, Any]) -> dict[str, Any]:
+    """A tool as models know tools: `strict` is for the grammar."""
+    function = tool.get("function")
+    if not isinstance(function, dict) or "strict" not in function:
+        return tool
+    return {**tool, "function": {name: value for name, value in function.items() if name != "strict"}}
 
 
 def _strings(value: Any) -> Iterator[str]:
