@@ -153,6 +153,8 @@ class GenerateRequest(Struct, frozen=True, kw_only=True, omit_defaults=True, tag
     one_call: bool = False
     """Whether the output ends with its first tool call."""
     template_kwargs: dict[str, Any] = {}
+    thinking_budget: int | None = None
+    """Tokens of thoughts at most, of models that mark them; None for as many as they like."""
     suffix: str | None = None
     """What comes after the text that is to be generated, which then fills the place between `prompt` and this."""
     tokenize: Tokenization | None = None

@@ -101,6 +101,27 @@ def test_a_strict_tool_reaches_the_replica_as_one(strict: bool) -> None:
     assert tool["function"].get("strict", False) is strict
 
 
+def test_a_budget_of_thoughts_reaches_the_replica() -> None:
+    assert generate(thinking={"type": "enabled", "budget_tokens": 5}).thinking_budget == 5
+    assert generate(thinking={"type": "enabled"}).thinking_budget is None
+
+
+def test_thoughts_may_be_left_out() -> None:
+    asked = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
+    thinking = {"type": "adaptive", "display": "omitted"}
+    body = decode(json.dumps({**asked, "thinking": thinking}).encode(), MessagesRequest)
+    subject = MessagesEncoder("msg_1", "m", forced_calls=False, shows_thoughts=body.shows_thoughts)
+    last = Delta("id", "Hello", (2,), FinishReason.STOP, Usage(5, 2), reasoning="Hm.")
+    events = [json.loads(chunk[1]) for chunk in subject.chunks(0, last)]
+    for event in events:
+        EVENT.validate_python(event)
+
+    starts = [event["content_block"] for event in events if event["type"] == "content_block_start"]
+    assert [block["type"] for block in starts] == ["thinking", "text"]
+    assert "Hm." not in json.dumps(events)
+    assert json.loads(subject.whole([last]))["content"][0]["thinking"] == ""
+
+
 def test_choices_of_tools_become_constraints() -> None:
     assert generate(tools=[TOOL], tool_choice={"type": "any"}).constraint is not None
     assert generate(tools=[TOOL], tool_choice={"type": "tool", "name": "weather"}).constraint is not None
@@ -123,6 +144,11 @@ def test_an_output_config_asks_for_effort_and_form() -> None:
         ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema"),
         ({"output_config": {"format": {"type": "json_schema", "schema": DEEP}}}, "output_config.format.schema"),
         ({"output_config": {"task_budget": 5}}, "output_config.task_budget"),
+        ({"thinking": {"type": "enabled", "budget_tokens": 9}}, "thinking.budget_tokens"),
+        ({"thinking": {"type": "enabled", "budget_tokens": 0}}, "thinking.budget_tokens"),
+        ({"thinking": {"type": "adaptive", "budget_tokens": 5}}, "thinking.budget_tokens"),
+        ({"thinking": {"type": "disabled", "budget_tokens": 5}}, "thinking.budget_tokens"),
+        ({"thinking": {"type": "enabled", "display": "loud"}}, "thinking.display"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"temperature": 1.5}, "temperature"),
         ({"mcp_servers": [{"url": "x"}]}, "mcp_servers"),

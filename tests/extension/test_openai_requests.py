@@ -70,6 +70,7 @@ def completions(**fields: Any) -> list[GenerateRequest]:
         ({"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
         ({"tools": [WEATHER], "tool_choice": "required", "guided_regex": "a"}, "tool_choice"),
         ({"tools": [WEATHER, STRICT], "guided_grammar": 'start: "a"'}, "tools[1].function.strict"),
+        ({"thinking_budget": -1}, "thinking_budget"),
         ({"functions": []}, "functions"),
         ({"store": True}, "store"),
         ({"modalities": ["text", "audio"]}, "modalities"),
@@ -201,6 +202,11 @@ def test_thoughts_that_come_back_reach_the_template(name: str) -> None:
 
     assert messages is not None
     assert [message.reasoning for message in messages] == [None, "Hm.", None]
+
+
+def test_a_budget_of_thoughts_reaches_the_replica() -> None:
+    assert chat(thinking_budget=0).thinking_budget == 0
+    assert chat().thinking_budget is None
 
 
 def test_without_parallel_calls_the_output_ends_with_the_first() -> None:

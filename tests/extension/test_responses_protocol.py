@@ -160,3 +160,42 @@ def test_a_strict_function_reaches_the_replica_as_one_and_is_told_back(strict: b
 
     assert tool["function"].get("strict", False) is bool(strict)
     assert encoder(**fields).response()["tools"][0]["strict"] is bool(strict)
+
+
+@pytest.mark.parametrize("name", ["summary", "generate_summary"])
+def test_thoughts_come_as_their_summary_where_one_is_asked_for(name: str) -> None:
+    kept: list[Message] = []
+    subject = encoder(kept, reasoning={name: "auto"})
+    found = events(subject, Delta("id", reasoning="Hm"), Delta("id", reasoning="."), LAST)
+    for event in found:
+        EVENT.validate_python(event)
+
+    [thoughts, _] = found[-1]["response"]["output"]
+    assert thoughts["summary"] == [{"type": "summary_text", "text": "Hm."}]
+    assert thoughts["content"] == []
+    assert found[-1]["response"]["reasoning"]["summary"] == "auto"
+    assert [event["type"] for event in found if "summary" in event["type"]] == [
+        "response.reasoning_summary_part.added",
+        "response.reasoning_summary_text.delta",
+        "response.reasoning_summary_text.delta",
+        "response.reasoning_summary_text.done",
+        "response.reasoning_summary_part.done",
+    ]
+    assert kept[0].reasoning_content == "Hm."
+    [told] = request(input=[thoughts, {"role": "assistant", "content": "lo"}]).messages()
+    assert told.reasoning_content == "Hm."
+
+
+def test_thoughts_are_no_summary_where_none_is_asked_for() -> None:
+    [thoughts, _] = events(encoder(), Delta("id", reasoning="Hm."), LAST)[-1]["response"]["output"]
+
+    assert (thoughts["summary"], thoughts["content"]) == ([], [{"type": "reasoning_text", "text": "Hm."}])
+
+
+@pytest.mark.parametrize("name", ["summary", "generate_summary"])
+@pytest.mark.parametrize("wanted", ["concise", "detailed"])
+def test_a_summary_that_somebody_would_have_to_write_is_refused_by_name(name: str, wanted: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        chat(reasoning={name: wanted})
+
+    assert refused.value.param == f"reasoning.{name}"

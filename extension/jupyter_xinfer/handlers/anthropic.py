@@ -48,7 +48,7 @@ class MessagesHandler(AnthropicHandler):
         message_id = f"msg_{uuid.uuid4().hex}"
         forced_calls = chat.offered_tools().constraint is not None
         self.own_names = {"response_format": "tools" if chat.binds_calls_alone() else "output_config"}
-        encoder = MessagesEncoder(message_id, body.model, forced_calls=forced_calls)
+        encoder = MessagesEncoder(message_id, body.model, forced_calls=forced_calls, shows_thoughts=body.shows_thoughts)
         await self.run(body.model, chat.requests(message_id), encoder, stream=bool(body.stream))
 
 

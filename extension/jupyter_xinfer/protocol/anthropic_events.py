@@ -39,10 +39,11 @@ def anthropic_error_body(error: XinferError) -> dict[str, Any]:
 class MessagesEncoder(Encoder):
     """One message: its content blocks are thoughts, text and calls, in the order in which they came."""
 
-    def __init__(self, message_id: str, model: str, *, forced_calls: bool) -> None:
+    def __init__(self, message_id: str, model: str, *, forced_calls: bool, shows_thoughts: bool = True) -> None:
         self.id = message_id
         self.model = model
         self._reader = ForcedCalls() if forced_calls else None
+        self._shows_thoughts = shows_thoughts
         self._blocks = 0
         self._open: str | None = None
         """The kind of the block that is being written."""
@@ -52,7 +53,8 @@ class MessagesEncoder(Encoder):
         delta = self._read(deltas[0])
         content: list[dict[str, Any]] = []
         if delta.reasoning:
-            content.append({"type": "thinking", "thinking": delta.reasoning, "signature": ""})
+            shown = delta.reasoning if self._shows_thoughts else ""
+            content.append({"type": "thinking", "thinking": shown, "signature": ""})
         if delta.text:
             content.append({"type": "text", "text": delta.text, "citations": None})
         content += [{**_call_body(call), "input": json.loads(call.arguments)} for call in delta.tool_calls]
@@ -67,7 +69,8 @@ class MessagesEncoder(Encoder):
             events.append(_event("message_start", message=self._message([], _usage_body(None))))
         delta = self._read(delta)
         if delta.reasoning:
-            events += self._write("thinking", {"thinking": "", "signature": ""}, "thinking_delta", delta.reasoning)
+            shown = delta.reasoning if self._shows_thoughts else ""
+            events += self._write("thinking", {"thinking": "", "signature": ""}, "thinking_delta", shown)
         if delta.text:
             events += self._write("text", {"text": ""}, "text_delta", delta.text)
         for call in delta.tool_calls:
@@ -100,6 +103,8 @@ class MessagesEncoder(Encoder):
         events: list[Event] = []
         if self._open != kind:
             events = [*self._stop(), self._start(kind, {"type": kind, **empty})]
+        if not text:
+            return events
         name = delta_type.removesuffix("_delta")
         events.append(_event("content_block_delta", index=self._blocks, delta={"type": delta_type, name: text}))
         return events

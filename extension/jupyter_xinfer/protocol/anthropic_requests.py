@@ -91,8 +91,8 @@ class AnthropicToolChoice(Struct):
 
 class Thinking(Struct):
     type: Literal["enabled", "disabled", "adaptive"]
-    budget_tokens: int | None = None
-    display: str | None = None
+    budget_tokens: PositiveInt | None = None
+    display: Literal["summarized", "omitted"] | None = None
 
 
 class OutputFormat(Struct, forbid_unknown_fields=True):
@@ -153,7 +153,23 @@ class CountTokensRequest(Struct, kw_only=True, forbid_unknown_fields=True):
             response_format=output.response_format(),
             reasoning_effort=output.effort,
             enable_thinking=self.thinking.type != "disabled" if self.thinking is not None else None,
+            thinking_budget=self._thinking_budget(),
         )
+
+    @property
+    def shows_thoughts(self) -> bool:
+        return self.thinking is None or self.thinking.display != "omitted"
+
+    def _thinking_budget(self) -> int | None:
+        thinking = self.thinking
+        if thinking is None or thinking.budget_tokens is None:
+            return None
+        if thinking.type != "enabled":
+            raise InvalidRequest(
+                f"`thinking.budget_tokens` does not belong to the type {thinking.type!r}.",
+                param="thinking.budget_tokens",
+            )
+        return thinking.budget_tokens
 
     def _tools(self) -> list[Tool] | None:
         for i, tool in enumerate(self.tools or ()):
@@ -197,6 +213,11 @@ class MessagesRequest(CountTokensRequest, kw_only=True, forbid_unknown_fields=Tr
 
     def as_chat(self) -> ChatRequest:
         chat = super().as_chat()
+        if chat.thinking_budget is not None and chat.thinking_budget >= self.max_tokens:
+            raise InvalidRequest(
+                "`thinking.budget_tokens` must be less than `max_tokens`, of which thoughts are a part.",
+                param="thinking.budget_tokens",
+            )
         chat.max_tokens = self.max_tokens
         chat.temperature = self.temperature
         chat.top_p = self.top_p

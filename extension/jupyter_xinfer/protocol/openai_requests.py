@@ -32,6 +32,7 @@ class ChatRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     enable_thinking: bool | None = None
+    thinking_budget: Annotated[int, Meta(ge=0)] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
@@ -96,6 +97,7 @@ class ChatRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
             parse_tool_calls=bool(tools.functions) and tools.constraint is None,
             one_call=self.parallel_tool_calls is False,
             template_kwargs=self._template_kwargs(thinks=constraint is None),
+            thinking_budget=self.thinking_budget,
             constraint=constraint,
             lora=self.lora_name,
             priority=self.wanted_priority() or Priority.INTERACTIVE,

@@ -29,6 +29,7 @@ class ResponsesEncoder(Encoder):
         self.id = response_id
         self.created = int(time.time())
         self._body = body
+        self._summarises = body.summarises
         self._finished = finished
         self._reader = ForcedCalls() if forced_calls else None
         self._items: list[Item] = []
@@ -44,7 +45,7 @@ class ResponsesEncoder(Encoder):
     def _turn(self) -> Message:
         """What the model said, as the message that goes before the next one of this conversation."""
         text = "".join(item["content"][0]["text"] for item in self._items if item["type"] == "message")
-        thoughts = "\n".join(item["content"][0]["text"] for item in self._items if item["type"] == "reasoning")
+        thoughts = "\n".join(self._part(item)["text"] for item in self._items if item["type"] == "reasoning")
         calls = [
             MessageToolCall(FunctionCall(item["name"], item["arguments"]), id=item["call_id"])
             for item in self._items
@@ -93,7 +94,10 @@ class ResponsesEncoder(Encoder):
             "output": self._items,
             "parallel_tool_calls": body.parallel_tool_calls is not False,
             "previous_response_id": body.previous_response_id,
-            "reasoning": {"effort": body.reasoning.effort if body.reasoning is not None else None, "summary": None},
+            "reasoning": {
+                "effort": body.reasoning.effort if body.reasoning is not None else None,
+                "summary": "auto" if body.summarises else None,
+            },
             "store": body.store is not False,
             "temperature": 1.0 if body.temperature is None else body.temperature,
             "text": {"format": _text_format(body)},
@@ -123,14 +127,8 @@ class ResponsesEncoder(Encoder):
             events = self._close_item() + self._open_item(kind)
         item = self._open
         assert item is not None
-        item["content"][0]["text"] += text
-        where = self._where(item)
-        if kind == "reasoning":
-            return [*events, self._event("response.reasoning_text.delta", **where, content_index=0, delta=text)]
-        return [
-            *events,
-            self._event("response.output_text.delta", **where, content_index=0, delta=text, logprobs=[]),
-        ]
+        self._part(item)["text"] += text
+        return [*events, self._event(f"response.{self._told_as(item)}.delta", **self._place(item), delta=text)]
 
     def _open_item(self, kind: str) -> list[Event]:
         item: Item
@@ -141,31 +139,45 @@ class ResponsesEncoder(Encoder):
         item["status"] = "in_progress"
         self._items.append(item)
         events: list[Event] = [self._event("response.output_item.added", output_index=len(self._items) - 1, item=item)]
+        part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
         if kind == "reasoning":
-            item["content"].append({"type": "reasoning_text", "text": ""})
-        else:
-            item["content"].append({"type": "output_text", "text": "", "annotations": [], "logprobs": []})
-        part = item["content"][0]
-        events.append(self._event("response.content_part.added", **self._where(item), content_index=0, part=part))
+            part = {"type": "summary_text" if self._summarises else "reasoning_text", "text": ""}
+        item["summary" if part["type"] == "summary_text" else "content"].append(part)
         self._open = item
-        return events
+        return [*events, self._part_event(item, "added")]
 
     def _close_item(self) -> list[Event]:
         item, self._open = self._open, None
         if item is None:
             return []
         item["status"] = "completed"
-        where, part = self._where(item), item["content"][0]
-        done: dict[str, Any] = {**where, "content_index": 0, "text": part["text"]}
-        if item["type"] == "reasoning":
-            text_done = self._event("response.reasoning_text.done", **done)
-        else:
-            text_done = self._event("response.output_text.done", **done, logprobs=[])
         return [
-            text_done,
-            self._event("response.content_part.done", **where, content_index=0, part=part),
-            self._event("response.output_item.done", output_index=where["output_index"], item=item),
+            self._event(f"response.{self._told_as(item)}.done", **self._place(item), text=self._part(item)["text"]),
+            self._part_event(item, "done"),
+            self._event("response.output_item.done", output_index=len(self._items) - 1, item=item),
         ]
+
+    def _part(self, item: Item) -> dict[str, Any]:
+        """The one part of an item with text."""
+        part: dict[str, Any] = (item["content"] or item["summary"])[0]
+        return part
+
+    def _told_as(self, item: Item) -> str:
+        """What the events of an item's text are called."""
+        kind: str = self._part(item)["type"]
+        return "reasoning_summary_text" if kind == "summary_text" else kind
+
+    def _place(self, item: Item) -> dict[str, Any]:
+        """Where the text of an item is, as the events of that text say it."""
+        kind = self._part(item)["type"]
+        index = {"summary_index" if kind == "summary_text" else "content_index": 0}
+        return {**self._where(item), **index, **({"logprobs": []} if kind == "output_text" else {})}
+
+    def _part_event(self, item: Item, what: str) -> Event:
+        part = self._part(item)
+        summary = part["type"] == "summary_text"
+        name, index = ("reasoning_summary_part", "summary_index") if summary else ("content_part", "content_index")
+        return self._event(f"response.{name}.{what}", **self._where(item), **{index: 0}, part=part)
 
     def _call(self, call: ToolCall) -> list[Event]:
         item = {

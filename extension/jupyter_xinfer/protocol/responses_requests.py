@@ -47,7 +47,7 @@ class InputItem(Struct):
             return Message(role="assistant", tool_calls=[call])
         if self.type == "function_call_output":
             return Message(role="tool", content=_plain(self.output, f"{where}.output"), tool_call_id=self.call_id)
-        parts = self.content if isinstance(self.content, list) else self.summary or []
+        parts = self.content if isinstance(self.content, list) and self.content else self.summary or []
         thoughts = "\n".join(part.text for part in parts if part.text)
         return Message(role="assistant", reasoning_content=thoughts)
 
@@ -116,9 +116,9 @@ class TextOptions(Struct, forbid_unknown_fields=True):
 
 class ReasoningOptions(Struct, forbid_unknown_fields=True):
     effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
-    # Thoughts come whole, so that nothing is summarised.
     summary: Literal["auto", "concise", "detailed"] | None = None
     generate_summary: Literal["auto", "concise", "detailed"] | None = None
+    """The former name of `summary`."""
     # Which thoughts of earlier turns the model sees is its template's to say.
     context: Literal["auto", "current_turn"] | None = None
     mode: Literal["standard"] | None = None
@@ -191,6 +191,7 @@ class ResponsesRequest(Struct, kw_only=True, forbid_unknown_fields=True):
                 "`text.verbosity` is not supported other than 'medium'; ask for it in `instructions`.",
                 param="text.verbosity",
             )
+        self._refuse_summaries()
         system = [Message(role="system", content=self.instructions)] if self.instructions else []
         return ChatRequest(
             model=self.model,
@@ -204,6 +205,21 @@ class ResponsesRequest(Struct, kw_only=True, forbid_unknown_fields=True):
             response_format=self._format(),
             reasoning_effort=self.reasoning.effort if self.reasoning is not None else None,
         )
+
+    @property
+    def summarises(self) -> bool:
+        """Whether thoughts are to come as their own summary."""
+        return self.reasoning is not None and "auto" in (self.reasoning.summary, self.reasoning.generate_summary)
+
+    def _refuse_summaries(self) -> None:
+        for name in ("summary", "generate_summary"):
+            wanted = getattr(self.reasoning, name, None)
+            if wanted not in (None, "auto"):
+                raise InvalidRequest(
+                    f"`reasoning.{name}` is not supported other than 'auto', with which thoughts come unabridged as "
+                    "their summary: this server writes none.",
+                    param=f"reasoning.{name}",
+                )
 
     def _choice(self) -> ToolChoice | None:
         if isinstance(self.tool_choice, NamedTool | AllowedNames):

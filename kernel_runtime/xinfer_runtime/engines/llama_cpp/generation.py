@@ -17,6 +17,7 @@ from xinfer_runtime.engines.llama_cpp.detokenize import Detokenizer
 from xinfer_runtime.engines.llama_cpp.sampler import Sampler
 from xinfer_runtime.engines.llama_cpp.sequence_breakers import SequenceBreakers
 from xinfer_runtime.engines.llama_cpp.stop import StopMatcher
+from xinfer_runtime.engines.llama_cpp.thought_budget import ThoughtBudget, thought_marks
 from xinfer_runtime.errors import ErrorInfo, InvalidRequest
 from xinfer_runtime.messages import Delta, FinishReason, GenerateRequest, TokenLogprob, Usage
 
@@ -33,6 +34,8 @@ class TokenFacts:
     context_length: int
     constraints: ConstraintCompiler | None = None
     breakers: SequenceBreakers | None = None
+    tokenize: Callable[[str], Sequence[int]] | None = None
+    """The tokens of a text, control tokens included."""
     template: str = ""
     """The chat template's source, which shows how the model writes tool calls and thoughts."""
     takes_tools: bool = True
@@ -55,7 +58,9 @@ class Generation:
         form = _form(request, prompt, facts)
         constraint = _constraint(request, facts, form)
         breakers = facts.breakers.of(sampling.dry.sequence_breakers) if sampling.dry and facts.breakers else None
-        self.sampler = Sampler(sampling, seed, prompt, constraint, breakers=breakers, mu=request.resume_mu)
+        thoughts = _thoughts(request, facts, form)
+        mu = request.resume_mu
+        self.sampler = Sampler(sampling, seed, prompt, constraint, breakers=breakers, mu=mu, thoughts=thoughts)
         room = facts.context_length - len(prompt)
         self._limit = room if sampling.max_tokens is None else min(sampling.max_tokens, room)
         self._facts = facts
@@ -184,6 +189,15 @@ def _form(request: GenerateRequest, prompt: Sequence[int], facts: TokenFacts) ->
     if not facts.takes_tools:
         return replace(form, format=UNKNOWN)
     return replace(form, format=json_format(form.format)) if _strict(request) else form
+
+
+def _thoughts(request: GenerateRequest, facts: TokenFacts, form: OutputForm) -> ThoughtBudget | None:
+    """What bounds the thoughts. A constraint of the whole output leaves no room for any."""
+    marks = thought_marks(form)
+    if request.thinking_budget is None or request.constraint is not None or marks is None or facts.tokenize is None:
+        return None
+    ending = facts.tokenize(marks.ending)
+    return ThoughtBudget(marks, request.thinking_budget, ending, facts.piece, inside=form.inside)
 
 
 def _parser(request: GenerateRequest, form: OutputForm) -> OutputParser | None:

@@ -210,6 +210,7 @@ def _with_context(
             length,
             constraints,
             SequenceBreakers(vocabulary.spelling, vocabulary.size, vocabulary.tokens_of),
+            tokenize=lambda text: vocabulary.tokenize([text], begin=False),
             template="\n".join(each.source for each in templates),
             takes_tools=any(each.takes_tools for each in templates),
         ),

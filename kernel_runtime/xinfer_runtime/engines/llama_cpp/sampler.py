@@ -20,6 +20,7 @@ from xinfer_runtime.engines.llama_cpp.logprobs import Likelihood, likelihoods
 from xinfer_runtime.engines.llama_cpp.mirostat import Mirostat
 from xinfer_runtime.engines.llama_cpp.randomness import uniform
 from xinfer_runtime.engines.llama_cpp.ranking import pick
+from xinfer_runtime.engines.llama_cpp.thought_budget import ThoughtBudget
 from xinfer_runtime.messages import SamplingParams
 
 _COLDEST = 1e-5
@@ -41,9 +42,11 @@ class Sampler:
         *,
         breakers: Breakers | None = None,
         mu: float | None = None,
+        thoughts: ThoughtBudget | None = None,
     ) -> None:
         self.params = params
         self.constraint = constraint
+        self._thoughts = thoughts
         self.mirostat = Mirostat(params.mirostat, mu) if params.mirostat is not None else None
         self._dry = Dry(params.dry, breakers or {}, prompt) if params.dry is not None else None
         self.seed = seed
@@ -66,6 +69,8 @@ class Sampler:
         self.draws += 1
         if self.constraint is not None:
             self.constraint.accept(token)
+        if self._thoughts is not None:
+            self._thoughts.accept(token)
         if self._penalizes:
             self._generated[token] += 1
             self._recent.append(token)
@@ -75,10 +80,14 @@ class Sampler:
     @property
     def adjusts(self) -> bool:
         """Whether `adjust` does anything."""
-        return self._penalizes or self._biased is not None or self._dry is not None or self.constraint is not None
+        forced = self._thoughts is not None and self._thoughts.spent
+        kept = self.constraint is not None or forced
+        return self._penalizes or self._biased is not None or self._dry is not None or kept
 
     def adjust(self, logits: NDArray[np.float32]) -> None:
-        """Apply, in place, logit bias, penalties, DRY and the constraint to the logits (vocabulary,)."""
+        """Apply, in place, logit bias, penalties, DRY, the constraint and the budget of thoughts to the logits
+        (vocabulary,).
+        """
         if self._biased is not None:
             logits[self._biased] += self._bias
         self.penalize(logits)
@@ -86,6 +95,8 @@ class Sampler:
             self._dry.penalize(logits)
         if self.constraint is not None:
             self.constraint.rule_out(logits)
+        if self._thoughts is not None:
+            self._thoughts.rule_out(logits)
 
     def penalize(self, logits: NDArray[np.float32]) -> None:
         """Lower, in place, the logits (vocabulary,) of tokens that came before.
