@@ -11,7 +11,8 @@ from xinfer_runtime.engines.llama_cpp.sizing import COPIED_BYTES, WORTH_RESTORIN
 
 
 class PrefixSaving:
-    """Saves what is evicted and restores it into the sequences of newcomers, until a step has copied `COPIED_BYTES`.
+    """Saves what is evicted and restores it into the sequences of newcomers. A step begins no copy
+    after `COPIED_BYTES` in its direction.
 
     `spare` is a sequence of the KV cache that nobody else uses: cells come back there first, so that a restoration
     that llama.cpp refuses changes nothing.
@@ -21,11 +22,11 @@ class PrefixSaving:
         self._context = context
         self.store = store
         self._spare = spare
-        self._left = COPIED_BYTES
+        self._to_save = self._to_restore = COPIED_BYTES
 
     def begin(self) -> None:
         """A step begins."""
-        self._left = COPIED_BYTES
+        self._to_save = self._to_restore = COPIED_BYTES
 
     def change(self, operations: Sequence[Operation | Save]) -> None:
         """Carry out operations, in their order."""
@@ -40,13 +41,13 @@ class PrefixSaving:
         are the sequence's; None where that is not worth its restoration.
         """
         found = self.store.longest(adapter, tokens)
-        if found is None or found[1] < computed + WORTH_RESTORING or self._left <= 0:
+        if found is None or found[1] < computed + WORTH_RESTORING or self._to_restore <= 0:
             return None
         return found
 
     def restore(self, prefix: SavedPrefix, slot: int, start: int, end: int) -> bool:
         """Give a sequence the cells of these positions. False, and none, if llama.cpp has no room for the prefix."""
-        self._left -= prefix.bytes
+        self._to_restore -= prefix.bytes
         done = self._context.put_state(self._spare, prefix.state)
         if done:
             self._context.share(self._spare, slot, start, end)
@@ -54,12 +55,12 @@ class PrefixSaving:
         return done
 
     def _save(self, operation: Save) -> None:
-        if self._left <= 0 or self.store.covers(operation.adapter, operation.tokens):
+        if self._to_save <= 0 or self.store.covers(operation.adapter, operation.tokens):
             return
         size = self._context.state_bytes(operation.sequence)
         if size > self.store.capacity:
             return
-        self._left -= size
+        self._to_save -= size
         tokens = np.asarray(operation.tokens, dtype=np.int32)
         state = self._context.state(operation.sequence, size)
         if state is not None:

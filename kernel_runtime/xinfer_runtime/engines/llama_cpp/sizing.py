@@ -44,7 +44,7 @@ WORTH_RESTORING = 64
 """Tokens from which on a prefix is saved in host memory, and brought back."""
 
 COPIED_BYTES = 64 << 20
-"""Bytes of cells after which a step saves and restores no more prefixes, since decoding waits for them."""
+"""Bytes of cells after which a step saves no more prefixes, or restores no more, since decoding waits for them."""
 
 _RETAINED_SEQUENCES = 8, 64
 """So many ended requests can be kept, at least and at most. llama.cpp keeps room for a row of logits for each."""
