@@ -64,6 +64,32 @@ def test_a_tool_is_called_and_its_result_used(client: anthropic.Anthropic, strea
     assert "sunny" in getattr(second.content[0], "text", "")
 
 
+def test_a_strict_tools_schema_holds_where_the_model_chooses_to_call(client: anthropic.Anthropic) -> None:
+    schema = {"type": "object", "properties": {"city": {"enum": ["Oslo", "Lima"]}}, "required": ["city"]}
+    answer = client.messages.create(
+        model="xinfer-demo",
+        messages=[{"role": "user", "content": "What is the weather in Rome?"}],
+        max_tokens=2000,
+        tools=[{**WEATHER, "input_schema": schema, "strict": True}],
+        thinking={"type": "enabled", "budget_tokens": 1024},
+        extra_body=GREEDY,
+    )
+
+    [call] = answer.content
+    assert call.type == "tool_use"
+    assert call.input["city"] in ("Oslo", "Lima")
+
+
+def test_a_budget_of_thoughts_that_leaves_no_room_for_an_answer_is_refused(client: anthropic.Anthropic) -> None:
+    with pytest.raises(anthropic.BadRequestError, match=r"thinking\.budget_tokens"):
+        client.messages.create(
+            model="xinfer-demo",
+            messages=CAPITAL,
+            max_tokens=1024,
+            thinking={"type": "enabled", "budget_tokens": 1024},
+        )
+
+
 def test_a_stop_sequence_is_named_as_what_ended_the_answer(client: anthropic.Anthropic) -> None:
     asked: Any = {"model": "xinfer-demo", "max_tokens": 40, "messages": [{"role": "user", "content": "Hello!"}]}
     text = client.messages.create(**asked, extra_body=GREEDY).content[0].text  # type: ignore[union-attr]

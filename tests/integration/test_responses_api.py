@@ -107,3 +107,17 @@ def test_bad_input_names_the_field(client: openai.OpenAI, fields: dict[str, Any]
         client.responses.create(**{"model": "xinfer-demo", "input": "Hello!", **fields})
 
     assert refused.value.param == param
+
+
+def test_a_strict_functions_schema_holds_where_the_model_chooses_to_call(client: openai.OpenAI) -> None:
+    parameters = {"type": "object", "properties": {"city": {"enum": ["Oslo", "Lima"]}}, "required": ["city"]}
+    answer = client.responses.create(
+        model="xinfer-demo",
+        input="What is the weather in Rome?",
+        temperature=0,
+        tools=[{**WEATHER, "parameters": parameters, "strict": True}],
+    )
+
+    [call] = answer.output
+    assert call.type == "function_call"
+    assert json.loads(call.arguments)["city"] in ("Oslo", "Lima")

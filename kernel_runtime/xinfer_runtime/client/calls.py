@@ -130,6 +130,7 @@ class ChatOptions(Sampling, total=False):
     tool_choice: str | Mapping[str, Any]
     parallel_tool_calls: bool
     enable_thinking: bool
+    thinking_budget: int
     chat_template_kwargs: Mapping[str, Any]
 
 
