@@ -120,6 +120,11 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
+def own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XINFER_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture(autouse=True)
 def exact_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attention and KV cache in f32, so that company in a batch changes logits by 1e-5 and not by 1e-2.
 

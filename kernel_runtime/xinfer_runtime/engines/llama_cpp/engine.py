@@ -16,6 +16,7 @@ from queue import SimpleQueue
 import msgspec
 
 from xinfer_runtime.engines.base import EmitStep, Engine, ReportProgress
+from xinfer_runtime.engines.llama_cpp import sizing
 from xinfer_runtime.engines.llama_cpp.commands import Abort, Command, Start, Stop, UseThreads
 from xinfer_runtime.engines.llama_cpp.generation import Generation
 from xinfer_runtime.engines.llama_cpp.loading import load_model
@@ -214,6 +215,7 @@ class LlamaCppEngine(Engine):
                 self._commands.put(UseThreads(self._model.threads(self._cores), self._cores))
             self._post(_resolve, loaded, self._model.info)
             self._loop.run()
+            self._keep_prefixes()
         except BaseException as error:
             logger.exception("The llama.cpp engine loop ended")
             self._post(self._end, EngineError(f"The engine loop ended: {type(error).__name__}: {error}").info)
@@ -221,11 +223,25 @@ class LlamaCppEngine(Engine):
             self._model.free()
 
     def _saving(self) -> PrefixSaving | None:
-        """What keeps evicted prefixes, where the launch wants that."""
-        if not self._options.prefix_store_bytes:
+        """What keeps evicted prefixes, where the launch wants that; it begins with what was kept at the last unload."""
+        if self._model.prefix_file is None:
             return None
         store = PrefixStore(self._options.prefix_store_bytes)
+        for prefix in reversed(self._model.prefix_file.read(store.capacity)):
+            if not store.covers(prefix.adapter, prefix.tokens):
+                store.put(prefix)
         return PrefixSaving(self._model.context, store, spare=self._model.limits.kv_sequences)
+
+    def _keep_prefixes(self) -> None:
+        """Write what the next load of this model can use again."""
+        if self._model.prefix_file is None or self._loop is None:
+            return
+        try:
+            most = min(self._options.prefix_store_bytes, sizing.KEPT_BYTES)
+            kept = self._model.prefix_file.write(self._loop.prefixes(most))
+            logger.info("%d prefixes are kept in %s", kept, self._model.prefix_file.path)
+        except (OSError, XinferError) as error:
+            logger.warning("The prefixes cannot be kept in %s: %s", self._model.prefix_file.path, error)
 
     def _publish(self, outcomes: list[Outcome]) -> None:
         self._post(self._deliver, outcomes)

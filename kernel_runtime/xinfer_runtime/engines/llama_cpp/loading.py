@@ -27,6 +27,8 @@ from xinfer_runtime.engines.llama_cpp.model import Context, Weights, load_weight
 from xinfer_runtime.engines.llama_cpp.offload import ALL_LAYERS, Offload, layer_costs, plan
 from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.engines.llama_cpp.passes import ATTENTION_TILE
+from xinfer_runtime.engines.llama_cpp.prefix_file import PrefixFile
+from xinfer_runtime.engines.llama_cpp.prefix_identity import prefix_file
 from xinfer_runtime.engines.llama_cpp.prompt import PromptBuilder
 from xinfer_runtime.engines.llama_cpp.prompt_lookup import PromptLookups
 from xinfer_runtime.engines.llama_cpp.repacking import mostly_repacked, processor_features
@@ -61,6 +63,8 @@ class LoadedModel:
     """What passes choose from with so many cores."""
     drafter: PromptLookups | DraftModel | None = None
     """What guesses tokens, where the launch wants that."""
+    prefix_file: PrefixFile | None = None
+    """Where prefixes are kept while it is not loaded, where the launch wants that."""
 
     def free(self) -> None:
         if isinstance(self.drafter, DraftModel):
@@ -85,6 +89,8 @@ def load_model(spec: ModelSpec, options: Options, proceed: Proceed, cores: int |
     if draft is not None:
         memory = replace(memory, compute=memory.compute + forecast_draft(draft, file, spec))
     offload = offload_for(spec, options, file, memory)
+    sizes = (size.context_length, size.cells, options.kv_cells or 0, offload.layers)
+    kept = prefix_file(spec.uid, file, options, sizes) if options.prefix_store_bytes else None
     mapped = offload.on_gpu or not mostly_repacked(file.tensors, processor_features())
     weights = load_weights(path, offload, in_steps(proceed), mapped=mapped)
     try:
@@ -107,7 +113,7 @@ def load_model(spec: ModelSpec, options: Options, proceed: Proceed, cores: int |
         info = structs.replace(loaded.info, memory_bytes=loaded.info.memory_bytes + size_in_bytes)
         loaded = replace(loaded, drafter=drafter, info=info)
     proceed(1.0, "ready")
-    return loaded
+    return replace(loaded, prefix_file=kept)
 
 
 def offload_for(spec: ModelSpec, options: Options, file: GgufFile, memory: MemoryForecast) -> Offload:

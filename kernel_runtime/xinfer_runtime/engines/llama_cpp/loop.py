@@ -3,7 +3,7 @@
 import itertools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 
 import llama_cpp  # noqa: F401  (before numpy: with a CUDA build the other order crashes at every model load)
@@ -19,6 +19,7 @@ from xinfer_runtime.engines.llama_cpp.commands import Abort, Command, Stop, UseT
 from xinfer_runtime.engines.llama_cpp.generation import Generation
 from xinfer_runtime.engines.llama_cpp.model import DECODED, NO_CELLS, Chunk, Context
 from xinfer_runtime.engines.llama_cpp.prefix_saving import PrefixSaving
+from xinfer_runtime.engines.llama_cpp.prefix_store import SavedPrefix
 from xinfer_runtime.engines.llama_cpp.scheduler import Limits, Scheduler
 from xinfer_runtime.engines.llama_cpp.speculation import Speculation
 from xinfer_runtime.engines.llama_cpp.throughput import StepTime, Throughput
@@ -85,6 +86,14 @@ class EngineLoop:
         with self._sampler:
             self._run()
 
+    def prefixes(self, most: int) -> Iterator[SavedPrefix]:
+        """What would be lost with the context and the store, the last used first, for so many bytes; after `run`."""
+        if self._saving is None:
+            return iter(())
+        for key in list(self._generations):
+            self._drop(key)
+        return self._saving.last_used_first(self._scheduler, most)
+
     def _run(self) -> None:
         while self._obey():
             try:
@@ -123,7 +132,10 @@ class EngineLoop:
     def _step(self) -> None:
         started = time.perf_counter()
         step = self._scheduler.plan(self._propose if self._speculation is not None else None)
-        self._prepare(step)
+        if self._saving is not None:
+            self._saving.prepare(step, self._scheduler)
+        else:
+            self._context.change([each for each in step.operations if not isinstance(each, Save)])
         if not step.work:
             self._tell()
             return
@@ -139,22 +151,6 @@ class EngineLoop:
         self._step_time.count(seconds)
         if self._speculation is not None:
             self._speculation.stepped(works, seconds)
-
-    def _prepare(self, step: Step) -> None:
-        """Change the cache as the step needs it; who has just come gets back what was saved of its prefix."""
-        if self._saving is None:
-            self._context.change([each for each in step.operations if not isinstance(each, Save)])
-            return
-        self._saving.begin()
-        self._saving.change(step.operations)
-        for new in step.admitted:
-            found = self._saving.find(new.adapter, new.tokens[: new.reusable], new.computed)
-            if found is None:
-                continue
-            prefix, end = found
-            self._saving.change(self._scheduler.make_room(new, len(prefix.tokens)))
-            if self._saving.restore(prefix, new.slot, new.computed, end):
-                self._scheduler.restored(step, new, end)
 
     def _propose(self, sequences: Sequence[TokenSequence], room: int) -> Sequence[Sequence[int]]:
         assert self._speculation is not None

@@ -290,9 +290,9 @@ class Context:
         return state if llama_cpp.llama_state_seq_get_data(self._handle, pointer, size, slot) == size else None
 
     def put_state(self, slot: int, state: NDArray[np.uint8]) -> bool:
-        """Give a sequence the cells that `state` holds; False, and none, if there is no room for them."""
+        """Give a sequence the cells that `state` holds; False if there is no room for them, or it is no such state."""
         pointer = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
-        return int(llama_cpp.llama_state_seq_set_data(self._handle, pointer, state.nbytes, slot)) > 0
+        return int(llama_cpp.llama_state_seq_set_data(self._handle, pointer, state.nbytes, slot)) == state.nbytes
 
     def use_threads(self, threads: ThreadChoice) -> None:
         """Choose from these numbers of threads from the next pass on."""

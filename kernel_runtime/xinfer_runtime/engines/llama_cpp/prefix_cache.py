@@ -200,6 +200,11 @@ class PrefixCache:
             freed += count
         return freed
 
+    def resident(self) -> list[Save]:
+        """Every prefix that is worth saving, the last used first, once the operations are carried out."""
+        leaves = sorted((leaf for leaf in self._leaves if self._is_worth_saving(leaf)), key=lambda leaf: -leaf.used)
+        return [self._saving_of(leaf) for leaf in leaves]
+
     def _quit(self, sequence: int, node: Node) -> None:
         self._running.discard(sequence)
         self._touch(node)
@@ -243,13 +248,18 @@ class PrefixCache:
 
     def _offer(self, leaf: Node) -> None:
         """Have the path of a leaf saved, once, while it is whole."""
-        if self._worth_saving is None or leaf.saved or leaf.condemned or leaf.end < self._worth_saving:
-            return
-        leaf.saved = True
+        if self._is_worth_saving(leaf) and not leaf.saved:
+            leaf.saved = True
+            self._operations.append(self._saving_of(leaf))
+
+    def _is_worth_saving(self, leaf: Node) -> bool:
+        return self._worth_saving is not None and leaf.end >= self._worth_saving and not leaf.condemned
+
+    def _saving_of(self, leaf: Node) -> Save:
         nodes = list(leaf.path())[::-1]
         tokens = [token for node in nodes for token in node.tokens]
         adapter = next(name for name, root in self._roots.items() if root is nodes[0].parent)
-        self._operations.append(Save(leaf.holder, adapter, tokens))
+        return Save(leaf.holder, adapter, tokens)
 
     def _split(self, node: Node, length: int) -> Node:
         """Cut a node after `length` tokens. Returns the upper part."""

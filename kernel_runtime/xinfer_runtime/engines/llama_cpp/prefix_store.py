@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+Tokens = Sequence[int] | NDArray[np.int32]
+
 
 @dataclass(frozen=True, eq=False)
 class SavedPrefix:
@@ -36,7 +38,7 @@ class PrefixStore:
     def __len__(self) -> int:
         return len(self._saved)
 
-    def covers(self, adapter: str, tokens: Sequence[int]) -> bool:
+    def covers(self, adapter: str, tokens: Tokens) -> bool:
         """Whether all of the tokens are the beginning of something in the store, which then counts as used."""
         found = self._best(adapter, np.asarray(tokens, dtype=np.int32))
         if found is None or found[1] < len(tokens):
@@ -65,6 +67,9 @@ class PrefixStore:
         key, length = found
         self._saved.move_to_end(key)
         return self._saved[key], length
+
+    def last_used_first(self) -> list[SavedPrefix]:
+        return list(self._saved.values())[::-1]
 
     def clear(self) -> None:
         self._saved.clear()

@@ -177,6 +177,12 @@ class Scheduler:
         self._cache.evict(self.cells_used + self.cells_cached + cells - newcomer.uncomputed - self._limits.cells)
         return self._cache.operations()
 
+    def resident(self) -> tuple[list[Operation | Save], list[Save]]:
+        """What has to be done to the KV cache, and after that every prefix in it that is worth saving, the last used
+        first.
+        """
+        return self._cache.operations(), self._cache.resident()
+
     def restored(self, step: Step, sequence: TokenSequence, end: int) -> None:
         """The cells of the first `end` tokens of one that the step admitted are there. It is in the next step."""
         gained = end - sequence.computed

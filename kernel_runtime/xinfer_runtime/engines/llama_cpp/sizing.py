@@ -46,6 +46,9 @@ WORTH_RESTORING = 64
 COPIED_BYTES = 64 << 20
 """Bytes of cells after which a step saves no more prefixes, or restores no more, since decoding waits for them."""
 
+KEPT_BYTES = 256 << 20
+"""Prefixes that are written to disk at most when a model is unloaded."""
+
 _RETAINED_SEQUENCES = 8, 64
 """So many ended requests can be kept, at least and at most. llama.cpp keeps room for a row of logits for each."""
 
