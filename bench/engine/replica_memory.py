@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 from xinfer_runtime.catalog.embedding_forecast import forecast_embedding
-from xinfer_runtime.catalog.forecast import MemoryForecast, forecast
+from xinfer_runtime.catalog.forecast import MemoryForecast, cache_shape, forecast
 from xinfer_runtime.catalog.gguf_file import read_gguf
 from xinfer_runtime.catalog.inspect import inspect
 from xinfer_runtime.catalog.model_kind import LLM
@@ -23,6 +23,7 @@ from xinfer_runtime.catalog.resolve import resolve
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.cluster.replica_process import ReplicaProcess
 from xinfer_runtime.cluster.replica_protocol import FailedLine, ListeningLine, ReadyLine, ReplicaConfig, ReplicaLine
+from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.messages import EmbedRequest, GenerateRequest, LaunchRequest, ModelInfo, ModelSpec, SamplingParams
 from xinfer_runtime.routing.link import Link
 
@@ -87,6 +88,17 @@ async def use(link: Link, requests: int, tokens: int, answer: int) -> None:
     await asyncio.gather(*(one(number) for number in range(requests)))
 
 
+async def fill_store(link: Link, cells: int, tokens: int) -> None:
+    """Run requests one after the other, each with its own prompt, until so many cells were needed for them."""
+    for number in range(-(-cells // tokens)):
+        prompt = (number, *(7 + (number * 31 + index * 17) % 200 for index in range(tokens - 1)))
+        sampling = SamplingParams(max_tokens=1, ignore_eos=True)
+        stream = link.submit(GenerateRequest(id=f"fill {number}", token_ids=prompt, sampling=sampling))
+        while not (delta := await stream.receive(f"fill {number}")).last:
+            pass
+        assert delta.error is None, delta.error
+
+
 async def use_vectors(link: Link, requests: int, tokens: int) -> None:
     """Compute one input of so many tokens, and then so many requests at once."""
 
@@ -102,7 +114,8 @@ async def use_vectors(link: Link, requests: int, tokens: int) -> None:
 async def measure(spec: ModelSpec, idle_seconds: float = IDLE_SECONDS) -> tuple[MemoryForecast, int, float]:
     """What was forecast, the resident bytes after use, and the share of a core that it takes with nothing to do."""
     generates = spec.type == LLM
-    predicted = (forecast if generates else forecast_embedding)(read_gguf(Path(spec.path)), spec)
+    file = read_gguf(Path(spec.path))
+    predicted = (forecast if generates else forecast_embedding)(file, spec)
     with tempfile.TemporaryDirectory() as folder:
         replica = RunningReplica(spec, Path(folder))
         try:
@@ -111,6 +124,9 @@ async def measure(spec: ModelSpec, idle_seconds: float = IDLE_SECONDS) -> tuple[
             length = spec.context_length or 1024
             if generates:
                 await use(link, spec.max_sequences or 64, tokens=min(200, length // 2), answer=8)
+                if predicted.store:
+                    cells = (predicted.kv_cache + predicted.store) // cache_shape(file, Options.of(spec)).bytes_per_cell
+                    await fill_store(link, cells, length // 2)
             else:
                 await use_vectors(link, 8, length)
             resident = process.memory_info().rss
@@ -136,15 +152,17 @@ def main() -> None:
     parser.add_argument("paths", nargs="*")
     parser.add_argument("--max-sequences", type=int)
     parser.add_argument("--context-length", type=int)
+    parser.add_argument("--prefix-store-bytes", type=int)
     options = parser.parse_args()
-    fields = {name: value for name in ("max_sequences", "context_length") if (value := getattr(options, name))}
+    names = ("max_sequences", "context_length", "prefix_store_bytes")
+    fields = {name: value for name in names if (value := getattr(options, name))}
     mib = 1 << 20
     for spec in specs(options.paths, fields):
         predicted, resident, idle = asyncio.run(measure(spec))
         print(
             f"{spec.uid}: forecast {predicted.total / mib:.0f} MiB (weights {predicted.weights / mib:.0f}, KV cache "
             f"{predicted.kv_cache / mib:.0f}, compute {predicted.compute / mib:.1f}, process "
-            f"{predicted.process / mib:.0f}), resident {resident / mib:.0f} MiB, "
+            f"{predicted.process / mib:.0f}, store {predicted.store / mib:.0f}), resident {resident / mib:.0f} MiB, "
             f"{100 * (predicted.total / resident - 1):+.1f} %; idle: {100 * idle:.2f} % of a core"
         )
 

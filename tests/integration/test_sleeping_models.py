@@ -50,6 +50,21 @@ def test_a_model_sleeps_and_wakes_for_a_request(http: httpx.Client) -> None:
     assert "loading again for a request" in events
 
 
+def test_a_model_that_wakes_knows_what_it_was_asked_before(xinfer_server: Any) -> None:
+    launch = {"model_name": "xinfer-demo", "model_uid": UID, "idle_timeout": 2, "prefix_store_bytes": 32 << 20}
+    system = "You are a friendly assistant who explains notebooks. " * 6
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": "What is a notebook?"}]
+    body = {"model": UID, "messages": messages, "temperature": 0, "max_tokens": 20}
+    with xinfer_server.client() as client:
+        assert client.post("v1/models", json=launch).status_code == 200
+        first = client.post("v1/chat/completions", json=body).json()
+        asleep(client)
+        again = client.post("v1/chat/completions", json=body).json()
+        client.delete(f"v1/models/{UID}")
+    assert again["choices"][0]["message"] == first["choices"][0]["message"]
+    assert again["usage"]["prompt_tokens_details"]["cached_tokens"] >= 64
+
+
 def test_a_launch_says_what_of_its_limits_cannot_be(http: httpx.Client) -> None:
     launch = {"model_name": "xinfer-demo", "model_uid": "never"}
     for field, value in (("min_replicas", 2), ("target_wait", 1), ("idle_timeout", 0), ("max_replicas", 0)):

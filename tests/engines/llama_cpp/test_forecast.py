@@ -81,6 +81,15 @@ async def test_the_forecast_is_near_what_the_process_takes(model: str, request: 
     assert idle < 0.05  # 0.002 on a quiet machine.
 
 
+async def test_the_forecast_is_near_what_a_process_with_a_full_store_takes(demo: Path) -> None:
+    options = {"prefix_store_bytes": 40 << 20}
+    spec = ModelSpec(
+        uid="m", name="m", path=str(demo), n_gpu=0, max_sequences=4, context_length=1024, engine_options=options
+    )
+    expected, resident, _ = await measure(inspect(spec), idle_seconds=0.1)
+    assert expected.total == pytest.approx(resident, rel=NEAR)
+
+
 def test_quantized_values_without_flash_attention_are_refused_at_launch(demo: Path) -> None:
     options = {"cache_type_v": "q8_0", "flash_attention": "off"}
     with pytest.raises(InvalidRequest, match="needs flash attention") as caught:
