@@ -34,6 +34,15 @@ def test_the_text_table_has_a_row_for_each_model(model: Any) -> None:
     assert [line.split()[0] for line in lines] == ["model", "a", "b"]
 
 
+def test_reasons_are_whole_beneath_the_text_table(model: Any) -> None:
+    reason = "xinfer-demo-0 was given up after 10 crashes in a row:\nthe last line of its log"
+    broken, well = description(model("broken", "failed", message=reason)), description(model("well"))
+    table, beneath = text_table([broken, well]).split("\n\n")
+    assert [line.split()[:2] for line in table.splitlines()[1:]] == [["broken", "failed"], ["well", "ready"]]
+    assert max(map(len, table.splitlines())) == max(map(len, text_table([well, well]).splitlines())) + 2
+    assert beneath == f"broken failed: {reason}"
+
+
 def test_an_empty_table_says_how_to_launch() -> None:
     assert "%xinfer launch" in text_table([])
     assert "%xinfer launch" in html_table([])

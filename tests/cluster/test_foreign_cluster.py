@@ -2,26 +2,32 @@
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 import pytest_asyncio
+from distributed import Client
 
 from xinfer_runtime.catalog.resolve import resolve
+from xinfer_runtime.cluster.agent import NodeAgent
 from xinfer_runtime.cluster.child_process import child_environment
+from xinfer_runtime.cluster.controller import Controller
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.cluster.session import ClusterSession
 from xinfer_runtime.errors import ClusterUnavailable
-from xinfer_runtime.messages import LaunchRequest
+from xinfer_runtime.messages import LaunchRequest, ModelStatus
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 UID = "xinfer-demo"
 
 PROGRAM = Path(__file__).with_name("their_cluster.py")
+WATCHED_REPLICA = Path(__file__).with_name("watched_replica.py")
 
 
 class Cluster:
@@ -30,25 +36,27 @@ class Cluster:
     def __init__(self, folder: Path, credentials: TlsCredentials) -> None:
         self.credentials = credentials
         self.home = folder / "home"
+        self.process: asyncio.subprocess.Process | None = None
 
     async def start(self, port: int = 0) -> str:
         environment = child_environment(os.environ, XINFER_HOME=str(self.home))
         environment["PYTHONPATH"] = os.pathsep.join(sys.path)
-        self.process = await asyncio.create_subprocess_exec(
+        process = self.process = await asyncio.create_subprocess_exec(
             *(sys.executable, str(PROGRAM), str(port)),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env=environment,
         )
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(msgspec.json.encode(self.credentials) + b"\n")
-        return (await asyncio.wait_for(self.process.stdout.readline(), 30)).decode().strip()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(msgspec.json.encode(self.credentials) + b"\n")
+        return (await asyncio.wait_for(process.stdout.readline(), 30)).decode().strip()
 
     async def stop(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        await asyncio.wait_for(self.process.wait(), 30)
+        if self.process is not None:
+            assert self.process.stdin is not None
+            self.process.stdin.close()
+            await asyncio.wait_for(self.process.wait(), 30)
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -58,9 +66,9 @@ async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Clu
     await cluster.stop()
 
 
-async def launch(session: ClusterSession) -> None:
-    await session.launch(resolve(LaunchRequest(model_name=UID)))
-    await session.wait_until(UID, lambda model: model is not None and model.state == "ready", 30)
+async def launch(session: ClusterSession, replicas: int = 1) -> None:
+    await session.launch(resolve(LaunchRequest(model_name=UID, replica=replicas)))
+    await session.wait_until(UID, lambda model: model is not None and len(ready(model)) == replicas, 30)
 
 
 async def test_the_first_gateway_installs_the_plugins_and_the_second_sees_its_models(cluster: Cluster) -> None:
@@ -108,6 +116,16 @@ async def test_a_session_finds_its_restarted_scheduler_and_brings_plugins_and_mo
     await session.close()
 
 
+def ready(model: ModelStatus) -> set[int]:
+    """The processes of the replicas that are."""
+    return {replica.pid for replica in model.replicas if replica.state == "ready"}
+
+
+def notes_of_replicas(folder: Path) -> dict[int, set[int]]:
+    """For each process, those that still ran when it started."""
+    return {int(path.name): {int(pid) for pid in path.read_text().split()} for path in folder.iterdir()}
+
+
 async def port_of(cluster: Cluster) -> str:
     await cluster.stop()
     return (await cluster.start()).rpartition(":")[2]
@@ -121,6 +139,32 @@ async def connection(session: ClusterSession, wanted: bool) -> None:
             await changed.wait()
             changed.clear()
     unsubscribe()
+
+
+async def test_a_killed_workers_replicas_are_gone_before_its_nannys_next_worker_starts_others(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    address = f"tls://127.0.0.1:{await port_of(cluster)}"
+    security = cluster.credentials.security()
+    async with Client(address, security=security, asynchronous=True, set_as_default=False) as client:
+        await client.register_plugin(Controller())
+        command = (sys.executable, str(WATCHED_REPLICA), str(tmp_path))
+        await client.register_plugin(NodeAgent(replica_command=command))
+    session = ClusterSession(address, cluster.credentials)
+    await session.connect()
+    await launch(session, replicas=2)
+    before = ready(session.models[UID])
+    stopped, _ = before
+    # One that does not see the end of its stdin, as one whose engine is busy.
+    os.kill(stopped, signal.SIGSTOP)
+    psutil.Process(stopped).parent().kill()  # type: ignore[union-attr]
+    await session.wait_until(UID, lambda model: model is not None and len(ready(model) - before) == 2, 90)
+    notes = notes_of_replicas(tmp_path)
+    later = notes.keys() - before
+    assert len(later) >= 2
+    assert not [pid for pid in later if notes[pid] & before], "an old replica still ran when a new one was started"
+    await session.terminate(UID)
+    await session.close()
 
 
 async def test_strangers_do_not_get_in(cluster: Cluster) -> None:

@@ -6,7 +6,17 @@ from html import escape
 from xinfer_runtime.client.description import ModelDescription
 from xinfer_runtime.client.printable import printable
 
-_HEADINGS = ("model", "state", "engine", "format", "context", "memory", "replicas", "running", "tokens/s")
+_HEADINGS: tuple[str, ...] = (
+    "model",
+    "state",
+    "engine",
+    "format",
+    "context",
+    "memory",
+    "replicas",
+    "running",
+    "tokens/s",
+)
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _NOTHING = "No model is running. Launch one with %xinfer launch xinfer-demo, or client.launch_model('xinfer-demo')."
 
@@ -29,11 +39,12 @@ def describe_state(model: ModelDescription) -> str:
     return model.state
 
 
-def table_row(model: ModelDescription) -> tuple[str, ...]:
+def table_row(model: ModelDescription, state: str) -> tuple[str, ...]:
+    """The cells of `model`; `state` is what to show of that."""
     weights = " ".join(part for part in (model.model_format, model.quantization) if part)
     return (
         printable(model.model_uid),
-        describe_state(model),
+        state,
         model.model_engine or "",
         weights,
         str(model.context_length or ""),
@@ -45,18 +56,25 @@ def table_row(model: ModelDescription) -> tuple[str, ...]:
 
 
 def text_table(models: Sequence[ModelDescription]) -> str:
+    """The reasons of failures are whole, beneath the table: in a cell they would push the others off the screen."""
     if not models:
         return _NOTHING
-    rows = [_HEADINGS, *map(table_row, models)]
+    rows = [_HEADINGS]
+    reasons: list[str] = []
+    for model in models:
+        state = described = describe_state(model)
+        if model.state == "failed" and model.message:
+            state = "failed"
+            reasons += "", f"{printable(model.model_uid)} {described}"
+        rows.append(table_row(model, state))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return "\n".join([*("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows), *reasons])
 
 
 def html_table(models: Sequence[ModelDescription]) -> str:
     if not models:
         return f"<p>{escape(_NOTHING)}</p>"
     head = "".join(f"<th>{heading}</th>" for heading in _HEADINGS)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in map(table_row, models)
-    )
+    rows = [table_row(model, describe_state(model)) for model in models]
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
