@@ -1,9 +1,8 @@
-"""How soon a gateway knows that a replica is gone, and how soon a site that was killed works again.
+"""How soon a gateway knows that a replica is gone.
 
     python -m tests.chaos.detection
 
-For the first, this process does what a Jupyter server does: it keeps the watch of the controller's table and a link to
-each replica.
+This process does what a Jupyter server does: it keeps the watch of the controller's table and a link to each replica.
 """
 
 import argparse
@@ -19,8 +18,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from tests.chaos.processes import Program
-from tests.chaos.site import MODEL, Site, until
+from tests.chaos.site import MODEL, Site
 
 from xinfer_runtime.cluster.authority import find_credentials
 from xinfer_runtime.cluster.session import ClusterSession
@@ -79,17 +77,12 @@ def stop(replica: Replica) -> None:
     os.kill(replica.pid, signal.SIGSTOP)
 
 
-async def measure(folder: Path, repeats: int, *, losses: bool, returns: bool) -> None:
+async def measure(folder: Path, repeats: int) -> None:
     """Prints each figure when it is there."""
     site = Site(folder)
     try:
         await site.start()
-        if losses:
-            await _losses(site, repeats)
-        if returns:
-            nodes = list(site.nodes.values())
-            await _repeat("supervisor back, until it takes changes", site, lambda: _back(site, []), repeats)
-            await _repeat("supervisor and nodes back, until an answer", site, lambda: _back(site, nodes), repeats)
+        await _losses(site, repeats)
     finally:
         assert not await site.close()
 
@@ -110,26 +103,6 @@ async def _losses(site: Site, repeats: int) -> None:
     await session.close()
 
 
-async def _back(site: Site, nodes: list[Program]) -> float:
-    """Seconds from the start of the killed programs until they are of use."""
-    for program in (site.supervisor, *nodes):
-        program.kill()
-    await asyncio.sleep(2)
-    for program in (site.supervisor, *nodes):
-        program.start()
-    started = time.monotonic()
-    client = site.gateways[0].client
-    question = {"model": MODEL, "messages": [{"role": "user", "content": "What is 2 + 3?"}], "temperature": 0}
-
-    async def useful() -> bool:
-        if nodes:
-            return (await client.post("v1/chat/completions", json=question)).status_code == 200
-        return (await client.post("xinfer/drain", json={"node": "one", "undo": True})).status_code == 200
-
-    await until(useful, "the site works again")
-    return time.monotonic() - started
-
-
 async def _stopped(watch: Watch) -> float:
     pid = watch.replica_on("one").pid
     try:
@@ -148,17 +121,16 @@ async def _repeat(
         mend()
         await asyncio.sleep(0.5)
         await site.whole()
+        await site.launch_again()
     print(f"{name}: median {statistics.median(found):.3f} s, most {max(found):.3f} s, of {times}", flush=True)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--only", choices=("losses", "returns"))
     arguments = parser.parse_args()
-    losses, returns = arguments.only != "returns", arguments.only != "losses"
     with tempfile.TemporaryDirectory() as scratch:
-        asyncio.run(measure(Path(scratch), arguments.repeats, losses=losses, returns=returns))
+        asyncio.run(measure(Path(scratch), arguments.repeats))
     return 0
 
 

@@ -52,7 +52,12 @@ class Site:
             *("supervisor", "--host", self.host, "--port", str(self._port), "--join-port", str(free_port())),
         )
         self.nodes: dict[str, Program] = {}
-        self.gateways = [self._gateway(name) for name in ("a", "b")]
+        tls = self.home / "tls"
+        self._to_supervisor = (
+            f"--scheduler={self.address}",
+            *(f"--XinferApp.tls_{part}_file={tls / part}.pem" for part in ("ca", "cert", "key")),
+        )
+        self.gateways = [self._gateway(name, *self._to_supervisor) for name in ("a", "b")]
 
     # ---- start and end
 
@@ -68,9 +73,24 @@ class Site:
             node = self.nodes[name] = self._program(name, self.home_of(name), "worker", "--name", name, prefix=prefix)
             node.start("--join", await asyncio.to_thread(self._join_token))
             await until(lambda name=name: (self.home_of(name) / "tls" / "cert.pem").exists(), f"{name} has joined")
+        await self.launch()
+
+    async def launch(self) -> None:
         launched = await self.gateways[0].client.post("v1/models", json={"model_name": MODEL, "replica": 2})
         assert launched.status_code == 200, launched.text
         await self.whole()
+
+    async def launch_again(self) -> None:
+        """Have replicas that never crashed: after a few times others are kept from starting for a while."""
+        ended = await self.gateways[0].client.delete(f"v1/models/{MODEL}")
+        assert ended.status_code == 200, ended.text
+        await self.launch()
+
+    async def start_alone(self) -> Gateway:
+        """Start one Jupyter server with a cluster of its own instead of all that, and the model once."""
+        self.gateways = [self._gateway("alone", f"--XinferApp.launch={MODEL}")]
+        await self.start_gateway(self.gateways[0])
+        return self.gateways[0]
 
     async def start_gateway(self, gateway: Gateway) -> None:
         gateway.program.start()
@@ -183,16 +203,14 @@ class Site:
         env |= {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
         return Program(name, [str(SCRIPT), *arguments], env, self.folder / f"{name}.log", prefix)
 
-    def _gateway(self, name: str) -> Gateway:
+    def _gateway(self, name: str, *options: str) -> Gateway:
         folder, port, token = self.folder / f"jupyter-{name}", free_port(), secrets.token_hex(16)
-        tls = self.home / "tls"
         program = self._program(
             f"jupyter-{name}",
             folder / "home",
             *("local", "--host", "127.0.0.1", "--port", str(port), "--allow-root"),
-            f"--scheduler={self.address}",
             f"--ServerApp.root_dir={folder}",
-            *(f"--XinferApp.tls_{part}_file={tls / part}.pem" for part in ("ca", "cert", "key")),
+            *options,
         )
         program.set_env(
             JUPYTER_TOKEN=token,
