@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -11,13 +12,13 @@ from urllib.parse import urlsplit
 from tornado.netutil import Resolver
 
 from jupyter_xinfer.dashboard_way import DashboardWay, needs_tunnel
+from jupyter_xinfer.restart_delays import RestartDelays
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.cluster.local import LocalClusterProcess
 from xinfer_runtime.cluster.session import ClusterSession
 from xinfer_runtime.errors import ClusterUnavailable
 
 CONNECT_TIMEOUT = 30.0
-RESTART_DELAYS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 
 class ClusterState(StrEnum):
@@ -151,21 +152,21 @@ class ClusterAccess:
 
     async def _restart_when_lost(self) -> None:
         """Start the local cluster again whenever its process ends; its models come back from its state file."""
-        attempt = 0
+        delays = RestartDelays()
         while self._process is not None:
+            began = time.monotonic()
             await self._process.exited.wait()
             self._set(ClusterState.FAILED, "The local cluster's process ended; it is being started again.")
             self._log.error("The local Dask cluster ended unexpectedly; starting it again")
+            lived = time.monotonic() - began
             await self._drop()
-            await asyncio.sleep(RESTART_DELAYS[min(attempt, len(RESTART_DELAYS) - 1)])
-            attempt += 1
+            await asyncio.sleep(delays.after(lived))
             while self.session is None:
                 try:
                     await self.open()
                 except ClusterUnavailable as error:
                     self._log.error("The local Dask cluster did not start: %s", error)
-                    await asyncio.sleep(RESTART_DELAYS[min(attempt, len(RESTART_DELAYS) - 1)])
-                    attempt += 1
+                    await asyncio.sleep(delays.after(0.0))
 
     async def _drop(self) -> None:
         session, self.session = self.session, None

@@ -8,6 +8,7 @@ imports, is said beside them.
 
 import argparse
 import asyncio
+import itertools
 import statistics
 import sys
 import tempfile
@@ -48,16 +49,22 @@ async def site_back(site: Site, nodes: list[Program], useful: Callable[[Gateway]
     return await _returned(started, lambda: listens(site.supervisor.pid), lambda: useful(site.gateways[0]))
 
 
-async def local_back(gateway: Gateway) -> Returned:
-    """Kill the process of a Jupyter server's local cluster, which the server starts again."""
-    (old,) = local_clusters(gateway)
-    started = time.monotonic()
-    old.kill()
-    return await _returned(
-        started,
-        lambda: any(listens(new.pid) for new in local_clusters(gateway) if new != old),
-        lambda: answers(gateway),
-    )
+async def alone_back(folder: Path) -> Returned:
+    """Kill the process of a new Jupyter server's local cluster, which the server starts again."""
+    site = Site(folder)
+    try:
+        gateway = await site.start_alone()
+        await until(lambda: answers(gateway), "the model answers")
+        (old,) = local_clusters(gateway)
+        started = time.monotonic()
+        old.kill()
+        return await _returned(
+            started,
+            lambda: any(listens(new.pid) for new in local_clusters(gateway) if new != old),
+            lambda: answers(gateway),
+        )
+    finally:
+        assert not await site.close()
 
 
 async def _returned(started: float, listening: Callable[[], bool], useful: Callable[[], Awaitable[bool]]) -> Returned:
@@ -108,13 +115,8 @@ async def measure(folder: Path, repeats: int) -> None:
         await repeat("supervisor and nodes, until an answer", lambda: site_back(site, nodes, answers), repeats)
     finally:
         assert not await site.close()
-    alone = Site(folder / "alone")
-    try:
-        gateway = await alone.start_alone()
-        await until(lambda: answers(gateway), "the model answers")
-        await repeat("local cluster, until an answer", lambda: local_back(gateway), repeats)
-    finally:
-        assert not await alone.close()
+    numbers = itertools.count()
+    await repeat("local cluster, until an answer", lambda: alone_back(folder / f"alone-{next(numbers)}"), repeats)
 
 
 def main() -> int:

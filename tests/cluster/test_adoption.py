@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from tests.cluster.conftest import spec
+from tests.cluster.conftest import report, spec
 from tests.cluster.test_control_state import NOW, Cluster
 
 from xinfer_runtime.cluster import control_events as control
 from xinfer_runtime.cluster.adoption import ADOPTION_SECONDS
+from xinfer_runtime.cluster.control_state import ControlState
 from xinfer_runtime.cluster.protocol import ReplicaReport
 from xinfer_runtime.messages import Replica, ReplicaState
 
@@ -54,6 +55,45 @@ def test_it_starts_nothing_before_nodes_had_time_to_tell() -> None:
     assert cluster.wanted("a") == []
     later(cluster, ADOPTION_SECONDS, control.Ticked())
     assert cluster.wanted("a") == ["m-0"]
+
+
+def kept(state: ControlState) -> list[tuple[str, ...]]:
+    """The nodes that a tick has written down."""
+    told = state.handle(control.Ticked(), NOW)
+    return [instruction.nodes for instruction in told if isinstance(instruction, control.Persist)]
+
+
+def test_it_waits_no_longer_than_until_all_nodes_told_that_were_there_before() -> None:
+    cluster = Cluster()
+    cluster.handle(control.Restored((spec(replica=2, created=LAUNCHED),), ("a", "b", "b")))
+    cluster.report("b", outlasts=True)
+    cluster.report("a", outlasts=True)
+    assert not cluster.state.settled(NOW), "there were two that are called b"
+    assert (cluster.wanted("a"), cluster.wanted("b")) == ([], [])
+    cluster.handle(control.Reported("b2", report(host="b", outlasts=True)))
+    assert sorted(map(cluster.wanted, ("a", "b", "b2"))) == [[], ["m-0"], ["m-1"]], "over all of them, not on the last"
+
+
+def test_the_nodes_that_may_keep_replicas_are_kept_with_the_table() -> None:
+    state = ControlState("epoch")
+    state.handle(control.Restored((), ("a",)), NOW)
+    state.handle(control.Reported("a", report(host="a", outlasts=True)), NOW)
+    assert kept(state) == []
+    state.handle(control.Reported("b", report(host="b", outlasts=True)), NOW)
+    state.handle(control.Reported("c", report(host="c")), NOW)
+    assert kept(state) == [("a", "b")]
+    state.handle(control.NodeLeft("a"), NOW)
+    assert kept(state) == []
+    state.handle(control.ReplicasGone("a"), NOW)
+    assert kept(state) == [("b",)]
+
+
+def test_nodes_that_are_still_to_come_are_not_forgotten() -> None:
+    """The controller may be killed once more meanwhile."""
+    state = ControlState("epoch")
+    state.handle(control.Restored((spec(created=LAUNCHED),), ("a", "b")), NOW)
+    state.handle(control.Reported("a", report(host="a", outlasts=True)), NOW)
+    assert kept(state) == []
 
 
 def test_nodes_that_cannot_keep_replicas_are_used_at_once() -> None:

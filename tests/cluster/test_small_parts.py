@@ -10,10 +10,11 @@ import msgspec
 import pytest
 from tests.cluster.conftest import spec
 
+from jupyter_xinfer.restart_delays import HEALTHY_SECONDS, RestartDelays
 from xinfer_runtime.cluster.bounded_log import BoundedLog, prune
 from xinfer_runtime.cluster.child_process import child_command, child_environment
 from xinfer_runtime.cluster.credentials import TlsCredentials
-from xinfer_runtime.cluster.desired_table import DesiredTable
+from xinfer_runtime.cluster.desired_table import Desired, DesiredTable
 from xinfer_runtime.cluster.model_table import ModelTable, OutOfStepError
 from xinfer_runtime.cluster.protocol import Beat, Change, Snapshot
 from xinfer_runtime.cluster.session import ClusterSession
@@ -92,12 +93,20 @@ def test_logs_that_nobody_writes_any_more_are_pruned(tmp_path: Path) -> None:
     prune(tmp_path / "nowhere", keep=2)
 
 
+def test_a_local_cluster_that_lived_well_is_started_again_at_once() -> None:
+    delays = RestartDelays()
+    assert [delays.after(lived) for lived in (5.0, 5.0, 0.0)] == [0.0, 1.0, 2.0]
+    assert [delays.after(1.0) for _ in range(5)][-1] == 30.0
+    assert [delays.after(lived) for lived in (HEALTHY_SECONDS, 5.0)] == [0.0, 1.0]
+
+
 def test_the_desired_table_comes_back(tmp_path: Path) -> None:
     table = DesiredTable(tmp_path)
-    assert table.load() == ()
-    table.save((spec("one"), spec("two", context_length=7)))
-    table.save((spec("two", context_length=7),))
-    assert DesiredTable(tmp_path).load() == (spec("two", context_length=7),)
+    assert table.load() == Desired(nodes=())
+    table.save(Desired(models=(spec("one"), spec("two", context_length=7))))
+    desired = Desired(models=(spec("two", context_length=7),), nodes=("a", "b"))
+    table.save(desired)
+    assert DesiredTable(tmp_path).load() == desired
     assert [path.name for path in table.path.parent.iterdir()] == ["desired.json"]
 
 
@@ -112,12 +121,12 @@ def test_the_desired_table_has_one_owner(tmp_path: Path) -> None:
 
 def test_a_table_that_cannot_be_read_is_kept_aside(tmp_path: Path) -> None:
     table = DesiredTable(tmp_path)
-    table.save(())
+    table.save(Desired())
     table.path.write_text("{not json")
     with pytest.raises(msgspec.DecodeError):
         table.load()
     assert table.set_aside().read_text() == "{not json"
-    assert table.load() == ()
+    assert table.load().models == ()
 
 
 def status(uid: str) -> ModelStatus:

@@ -5,7 +5,8 @@ from xinfer_runtime.cluster.protocol import ReplicaReport
 from xinfer_runtime.messages import ReplicaState
 
 ADOPTION_SECONDS = 5.0
-"""What nodes are given to tell a new controller of the replicas that they still run, before it starts others."""
+"""What nodes are given to tell a new controller of the replicas that they still run, before it starts others. It waits
+no longer than until all nodes told that were there before."""
 _RUNNING = frozenset({ReplicaState.READY, ReplicaState.LOADING, ReplicaState.DOWNLOADING})
 
 

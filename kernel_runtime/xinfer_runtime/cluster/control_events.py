@@ -9,9 +9,10 @@ from xinfer_runtime.messages import ModelSpec, ModelStatus
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """The desired table of an earlier life was read."""
+    """The desired table of an earlier life was read. `nodes` are those of `Persist`, None where they are not known."""
 
     specs: tuple[ModelSpec, ...]
+    nodes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +153,10 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class Persist:
-    """Write the desired table."""
+    """Write the desired table, and the labels of the nodes whose replicas outlast the controller."""
 
     specs: tuple[ModelSpec, ...]
+    nodes: tuple[str, ...] = ()
 
 
 Instruction = SendSync | Publish | Persist

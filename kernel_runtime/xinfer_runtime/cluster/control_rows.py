@@ -12,6 +12,7 @@ from xinfer_runtime.messages import ModelEvent, ModelSpec, ModelStatus, Replica,
 
 _REMOVED_FIRST = (
     ReplicaState.DRAINING,
+    ReplicaState.SLEEPING,
     ReplicaState.FAILED,
     ReplicaState.PLACING,
     ReplicaState.DOWNLOADING,

@@ -6,7 +6,7 @@ set again under a new generation, and what changed for watchers is published. No
 repeats what a node has not acknowledged. `controller.py` does the I/O.
 """
 
-from collections import deque
+from collections import Counter, deque
 
 from msgspec.structs import replace
 
@@ -51,6 +51,10 @@ _EVENTS_KEPT = 100
 class ControlState(Rolling):
     """The controller's table. `epoch` names this life of the controller."""
 
+    def __init__(self, epoch: str) -> None:
+        super().__init__(epoch)
+        self._kept_nodes: tuple[str, ...] = ()
+
     def statuses(self) -> tuple[ModelStatus, ...]:
         """The table as watchers see it."""
         return tuple(self._published.values())
@@ -83,8 +87,10 @@ class ControlState(Rolling):
         """Apply one event at unix time `now`. A launch or termination that is refused raises and changes nothing."""
         instructions: list[Instruction] = []
         match event:
-            case Restored(specs):
+            case Restored(specs, nodes):
                 self._settled_at = now + ADOPTION_SECONDS
+                self._awaited = Counter(nodes) if nodes is not None else None
+                self._kept_nodes = nodes or ()
                 for spec in specs:
                     if spec.uid not in self._models:
                         self._add(spec, {}, now, "wanted since before the controller started")
@@ -130,7 +136,8 @@ class ControlState(Rolling):
                 if node is not None:
                     self._replicas_gone(node, now)
             case Ticked():
-                if self._follow_demand(now):
+                other_nodes = self.settled(now) and self.lasting_nodes() != self._kept_nodes
+                if self._follow_demand(now) or other_nodes:
                     instructions.append(self._persist())
         self._roll(now)
         return instructions + self._reconcile(now, place=self.settled(now), tick=isinstance(event, Ticked))
@@ -210,4 +217,5 @@ class ControlState(Rolling):
         model.tell("INFO", now, f"{replica_id} is removed")
 
     def _persist(self) -> Persist:
-        return Persist(tuple(model.spec for model in self._models.values() if not model.draining))
+        self._kept_nodes = self.lasting_nodes()
+        return Persist(tuple(model.spec for model in self._models.values() if not model.draining), self._kept_nodes)

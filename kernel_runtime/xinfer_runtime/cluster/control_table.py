@@ -57,6 +57,11 @@ class ControlTable:
         """The addresses of the nodes that run or will run replicas."""
         return frozenset(address for address, node in self._nodes.items() if node.rows)
 
+    def lasting_nodes(self) -> tuple[str, ...]:
+        """The labels of the nodes whose replicas would outlast the controller; nodes may share one."""
+        nodes = [*self._nodes.values(), *self._away.values()]
+        return tuple(sorted(node.label for node in nodes if node.report.outlasts))
+
     def unplaced(self) -> int:
         """How many replicas wait for a node."""
         return sum(len(self._models[uid].unplaced()) for uid in self._unplaced & self._models.keys())

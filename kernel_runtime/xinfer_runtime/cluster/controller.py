@@ -37,7 +37,7 @@ from xinfer_runtime.cluster.control_events import (
 )
 from xinfer_runtime.cluster.control_state import ControlState
 from xinfer_runtime.cluster.dask_comm import Comm
-from xinfer_runtime.cluster.desired_table import DesiredTable
+from xinfer_runtime.cluster.desired_table import Desired, DesiredTable
 from xinfer_runtime.cluster.models_page import add_models_page
 from xinfer_runtime.cluster.protocol import METRIC, Inspection, NodeReport, Snapshot, Sync, decode, encode
 from xinfer_runtime.cluster.tunnel import refuse, relay
@@ -88,7 +88,7 @@ class Controller(SchedulerPlugin):
         self._changed = asyncio.Event()
         self._sync_slots = asyncio.Semaphore(_SYNCS_AT_ONCE)
         self._save_lock = asyncio.Lock()
-        self._unsaved: tuple[ModelSpec, ...] | None = None
+        self._unsaved: Desired | None = None
         self._save_at = 0.0
         self._table = DesiredTable(Path(self._home)) if self._home else None
         self.restored = asyncio.Event()
@@ -240,8 +240,8 @@ class Controller(SchedulerPlugin):
                 case Publish(uid, status):
                     self.revision += 1
                     self._watchers.publish(self.revision, uid, status)
-                case Persist(specs):
-                    self._unsaved = specs
+                case Persist(specs, nodes):
+                    self._unsaved = Desired(models=specs, nodes=nodes)
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -292,7 +292,8 @@ class Controller(SchedulerPlugin):
         """Read the table, once it is ours. Actions wait for it: what they persist is to hold the old models too."""
         try:
             if await self._own(table):
-                self.handle(Restored(await asyncio.to_thread(table.load)))
+                desired = await asyncio.to_thread(table.load)
+                self.handle(Restored(desired.models, desired.nodes))
             else:
                 logger.warning("%s belongs to another cluster that runs: models will not be kept", table.path)
                 self._table = None
@@ -317,14 +318,14 @@ class Controller(SchedulerPlugin):
     async def persisted(self) -> None:
         """Write what is unsaved. Models run on without the file, so a full disk is logged and tried again."""
         async with self._save_lock:
-            specs, self._unsaved = self._unsaved, None
-            if specs is None or self._table is None:
+            desired, self._unsaved = self._unsaved, None
+            if desired is None or self._table is None:
                 return
             try:
-                await asyncio.to_thread(self._table.save, specs)
+                await asyncio.to_thread(self._table.save, desired)
             except OSError as error:
                 logger.error("%s was not written, a restart would not know this change: %s", self._table.path, error)
-                self._unsaved = specs if self._unsaved is None else self._unsaved
+                self._unsaved = desired if self._unsaved is None else self._unsaved
                 self._save_at = time.monotonic() + _SAVE_AGAIN
 
     async def until(self, condition: Callable[[], bool], seconds: float) -> None:

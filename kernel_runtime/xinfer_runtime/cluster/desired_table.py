@@ -12,9 +12,14 @@ from msgspec import Struct
 from xinfer_runtime.messages import ModelSpec
 
 
-class _Table(Struct, frozen=True):
-    version: int
-    models: tuple[ModelSpec, ...]
+class Desired(Struct, frozen=True):
+    """What is wanted, and the labels of the nodes whose replicas may go on without a controller, None where that is not
+    known.
+    """
+
+    version: int = 1
+    models: tuple[ModelSpec, ...] = ()
+    nodes: tuple[str, ...] | None = None
 
 
 class DesiredTable:
@@ -45,13 +50,13 @@ class DesiredTable:
             self._lock.close()
             self._lock = None
 
-    def load(self) -> tuple[ModelSpec, ...]:
+    def load(self) -> Desired:
         """Empty where there is no file yet. Raises OSError or msgspec.MsgspecError for one that cannot be read."""
         try:
             data = self.path.read_bytes()
         except FileNotFoundError:
-            return ()
-        return msgspec.json.decode(data, type=_Table).models
+            return Desired(nodes=())
+        return msgspec.json.decode(data, type=Desired)
 
     def set_aside(self) -> Path:
         """Rename a file that cannot be read, so that it is neither lost nor in the way."""
@@ -59,10 +64,10 @@ class DesiredTable:
         os.replace(self.path, aside)
         return aside
 
-    def save(self, specs: tuple[ModelSpec, ...]) -> None:
+    def save(self, desired: Desired) -> None:
         """Atomic: after a crash there is the old table or the new one."""
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        data = msgspec.json.format(msgspec.json.encode(_Table(1, specs)), indent=2)
+        data = msgspec.json.format(msgspec.json.encode(desired), indent=2)
         handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=".desired-")
         try:
             with os.fdopen(handle, "wb") as file:

@@ -1,5 +1,7 @@
 """What nodes say, applied to the table: their reports, their end, and replicas that outlasted the controller."""
 
+from collections import Counter
+
 from xinfer_runtime.cluster.adoption import row_to_adopt
 from xinfer_runtime.cluster.control_rows import ModelRow, NodeRow, ReplicaRow, leaving
 from xinfer_runtime.cluster.placement import NoFit
@@ -15,6 +17,8 @@ class NodeReports(Reconciler):
     def __init__(self, epoch: str) -> None:
         super().__init__(epoch)
         self._settled_at = 0.0
+        self._awaited: Counter[str] | None = None
+        """The labels of the nodes that may still run restored models, None where they are not known."""
 
     def settled(self, now: float) -> bool:
         """Whether nodes had the time to say which restored models they still run; nothing is placed before."""
@@ -28,9 +32,10 @@ class NodeReports(Reconciler):
                 node.draining, node.rows = before.draining, before.rows
             self._nodes[address] = node
             self._adopt(address, report, now)
-            if not report.outlasts:
-                # What ends with its worker is not to be waited for.
+            if now < self._settled_at and (not report.outlasts or self._all_told()):
+                # What ends with its worker is not to be waited for, and neither is who has nothing to tell.
                 self._settled_at = now
+                self._touched_models |= self._unplaced
         elif report.seq <= node.report.seq:
             return
         node.report = report
@@ -48,6 +53,12 @@ class NodeReports(Reconciler):
             row = node.rows.get(reported.incarnation)
             if row is not None:
                 self._update(self._models[row.replica.uid], row, reported, now)
+
+    def _all_told(self) -> bool:
+        """Whether all nodes reported that may still run restored models."""
+        if self._awaited is None:
+            return False
+        return self._awaited <= Counter(node.label for node in self._nodes.values())
 
     def _update(self, model: ModelRow, row: ReplicaRow, reported: ReplicaReport, now: float) -> None:
         before = row.replica

@@ -38,7 +38,7 @@ _ACTION_SECONDS: Final = 120.0
 _SILENCE_SECONDS: Final = 12.0
 """The controller sends a sign of life every 3 s."""
 _FIRST_DELAY = 0.2
-_LONGEST_DELAY = 5.0
+_LONGEST_DELAY = 2.0
 _TERMINATE_SECONDS = 30.0
 
 
