@@ -206,7 +206,9 @@ def test_launching_shows_the_progress_and_uses_the_model(
 ) -> None:
     events = sse(model("two", "loading", progress=0.5), model("two"))
     magics = start({"POST v1/models": {"model_uid": "two"}, "GET v1/models/two/events": events})
-    printed = line(shell, "launch xinfer-demo --uid two -r 2 --n-gpu none --draft-model small.gguf").stdout
+    printed = line(
+        shell, "launch xinfer-demo --uid two -r 2 --n-gpu none --draft-model small.gguf --prefix-store-bytes 9"
+    ).stdout
     assert "50%  loading" in printed
     assert "two is ready" in printed
     assert magics.session.model == "two"
@@ -217,6 +219,7 @@ def test_launching_shows_the_progress_and_uses_the_model(
         "replica": 2,
         "n_gpu": None,
         "draft_model": "small.gguf",
+        "prefix_store_bytes": 9,
     }
 
 

@@ -65,6 +65,9 @@ def line_parser() -> argparse.ArgumentParser:
     launch.add_argument("--context-length", type=int, help="in tokens")
     launch.add_argument("--speculation", help="off, prompt-lookup or draft-model")
     launch.add_argument("--draft-model", help="the smaller model that guesses: a name, or a GGUF file on the nodes")
+    launch.add_argument(
+        "--prefix-store-bytes", type=int, help="host memory for prefixes that the KV cache has no room for"
+    )
     launch.add_argument("--no-wait", action="store_true", help="return before it is ready")
     commands.add_parser("list", help="models on the cluster, with their state and load")
     for name, help_text in (("stop", "stop a model"), ("logs", "what happened to a model")):

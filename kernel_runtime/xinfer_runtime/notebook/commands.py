@@ -27,6 +27,7 @@ _LAUNCH_OPTIONS = (
     "context_length",
     "speculation",
     "draft_model",
+    "prefix_store_bytes",
 )
 
 
