@@ -9,6 +9,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable
 
 import msgspec
@@ -40,6 +41,10 @@ logger = logging.getLogger("xinfer.replica")
 
 _CLOSE_SECONDS = 5.0
 
+_SWITCH_INTERVAL = 0.0005
+"""Seconds, a tenth of Python's own: while this process writes answers, an engine's thread must not wait as long as a
+pass takes for the interpreter to be given back to it."""
+
 CreateEngine = Callable[[str, str], Engine]
 """Takes the names of an engine and of a type of models."""
 
@@ -49,6 +54,7 @@ def main(create: CreateEngine = create_engine) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     requests, answers = take_standard_streams()
     log_to_stderr()
+    sys.setswitchinterval(_SWITCH_INTERVAL)
     asyncio.run(_run(requests, answers, create))
 
 

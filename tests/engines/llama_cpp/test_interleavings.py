@@ -17,12 +17,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from xinfer_runtime.engines.llama_cpp import prefix_saving, sizing
+from xinfer_runtime.engines.llama_cpp import loading, prefix_saving, sizing
 from xinfer_runtime.engines.llama_cpp.commands import Abort, Command, Start, Stop
 from xinfer_runtime.engines.llama_cpp.draft_control import DraftControl
 from xinfer_runtime.engines.llama_cpp.generation import Generation
 from xinfer_runtime.engines.llama_cpp.loading import LoadedModel, load_model
 from xinfer_runtime.engines.llama_cpp.loop import EngineLoop, Outcome
+from xinfer_runtime.engines.llama_cpp.model import Context
 from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.engines.llama_cpp.prefix_saving import PrefixSaving
 from xinfer_runtime.engines.llama_cpp.prefix_store import PrefixStore
@@ -119,13 +120,15 @@ SPEC = ModelSpec(uid="m", name="m", max_sequences=SEQUENCES)
 SHARED = Options(threads=1, kv_cells=1024)
 
 
-@pytest.fixture(params=["shared cells", "saved prefixes", "split cache", "prompt-lookup", "draft-model"])
+@pytest.fixture(params=["shared cells", "saved prefixes", "split cache", "as on a GPU", "prompt-lookup", "draft-model"])
 def model(
     request: pytest.FixtureRequest, tiny_model: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[LoadedModel]:
     options = SHARED
-    if request.param == "split cache":
+    if request.param in ("split cache", "as on a GPU"):
         options = structs.replace(options, kv_cells=None)
+        padding = request.param == "as on a GPU"
+        monkeypatch.setattr(loading, "Context", lambda *args, **named: Context(*args, **{**named, "padding": padding}))
     elif request.param == "saved prefixes":
         options = structs.replace(options, prefix_store_bytes=STORE_BYTES)
         monkeypatch.setattr(sizing, "WORTH_RESTORING", 8)
@@ -141,7 +144,7 @@ def model(
         monkeypatch.setattr(DraftControl, "rests", lambda _: False)
         monkeypatch.setattr(DraftControl, "lengths", all_of_them)
     loaded = load_model(structs.replace(SPEC, path=str(tiny_model)), options, lambda *_: True)
-    yield loaded
+    yield replace(loaded, limits=replace(loaded.limits, prompts_apart=request.param == "as on a GPU"))
     loaded.free()
 
 

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from xinfer_runtime.engines.llama_cpp.model import DECODED, NO_CELLS, Chunk, Context, load_weights
 from xinfer_runtime.engines.llama_cpp.offload import Offload
-from xinfer_runtime.engines.llama_cpp.passes import in_passes
+from xinfer_runtime.engines.llama_cpp.passes import SteadyWidth, in_passes
 from xinfer_runtime.engines.llama_cpp.thread_choice import ThreadChoice
 
 
@@ -26,6 +27,43 @@ def test_one_pass_where_tiles_do_not_matter() -> None:
 
 def test_a_split_cache_gets_a_pass_for_each_length() -> None:
     assert in_passes([1, 30, 1, 30, 7, 1], None, split=True) == [[0, 2, 5], [4], [1, 3]]
+
+
+def test_the_width_follows_a_crowd_at_once_and_its_end_late() -> None:
+    width = SteadyWidth(100)
+    assert [width.of(count) for count in (3, 5, 9, 13, 17, 40, 65, 99, 100)] == [4, 6, 12, 16, 24, 48, 96, 100, 100]
+    assert [width.of(2) for _ in range(32)] == [100] * 32
+    assert [width.of(99), *(width.of(2) for _ in range(32))] == [100] * 33
+    assert width.of(2) == 2
+
+
+def test_padding_changes_neither_logits_nor_what_idle_streams_hold(tiny_model: Path) -> None:
+    weights = load_weights(tiny_model, Offload(), lambda _: True)
+    padded, plain = (
+        Context(weights, 6 * 256, 5, 300, ThreadChoice(1, 1), split=True, padding=padding) for padding in (True, False)
+    )
+    for context in (padded, plain):
+        for slot in range(5):
+            context.compact([slot], list(range(5)))
+            assert context.decode([Chunk(slot, 0, [65 + slot] * (10 + slot), 1)]) == DECODED
+    for position in range(3):
+        rows = []
+        for context in (padded, plain):
+            context.compact([4, 2, 1], [4, 2, 1])
+            slots = sorted((4, 2, 1), key=context.rank)
+            assert context.decode([Chunk(slot, 10 + slot + position, [66], 1) for slot in slots]) == DECODED
+            rows.append(context.logits(3)[np.argsort(slots)].copy())
+        np.testing.assert_allclose(rows[0], rows[1], rtol=1e-3, atol=1e-4)
+    for slot in (0, 3):  # They go on where they were, as if nothing had been in between.
+        rows = []
+        for context in (padded, plain):
+            context.compact([slot], [slot])
+            assert context.decode([Chunk(slot, 10 + slot, [67], 1)]) == DECODED
+            rows.append(context.logits(1).copy())
+        np.testing.assert_allclose(rows[0], rows[1], rtol=1e-3, atol=1e-4)
+    for context in (padded, plain):
+        context.free()
+    weights.free()
 
 
 def test_when_there_are_not_enough_cells_nothing_changes(tiny_model: Path) -> None:

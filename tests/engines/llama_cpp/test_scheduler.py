@@ -239,6 +239,7 @@ def conversation(number: int, common: int, length: int) -> list[int]:
     retained=st.sampled_from([None, 0, 15, 80]),
     more_sequences=st.integers(0, 6),
     whole_chunks=st.booleans(),
+    prompts_apart=st.booleans(),
     patience=st.integers(0, 2),
     calm_budget=st.one_of(st.none(), st.integers(1, 8)),
 )
@@ -250,6 +251,7 @@ def test_every_request_ends_with_all_its_tokens_computed_whatever_comes(
     retained: int | None,
     more_sequences: int,
     whole_chunks: bool,
+    prompts_apart: bool,
     patience: int,
     calm_budget: int | None,
 ) -> None:
@@ -260,6 +262,7 @@ def test_every_request_ends_with_all_its_tokens_computed_whatever_comes(
         retained,
         slots + more_sequences,
         whole_chunks=whole_chunks,
+        prompts_apart=prompts_apart,
         patience=patience,
         calm_budget=calm_budget,
     )
@@ -405,6 +408,15 @@ def test_with_whole_chunks_only_the_oldest_prompt_is_divided() -> None:
     assert shape(run(scheduler)) == [(1, 0, 16, False)]
     assert shape(run(scheduler)) == [(1, 16, 4, True), (2, 0, 10, True)]
     assert shape(run(scheduler)) == [(1, 20, 1, True), (2, 10, 1, True), (3, 0, 4, True)]
+
+
+def test_prompts_apart_leave_their_last_token_to_the_step_in_which_others_decode() -> None:
+    scheduler = Scheduler(Limits(cells=200, slots=4, token_budget=16, prompts_apart=True))
+    for key, length in ((1, 20), (2, 10), (3, 1)):
+        scheduler.add(sequence(key, length))
+    assert shape(run(scheduler)) == [(1, 0, 15, False), (3, 0, 1, True)]
+    assert shape(run(scheduler)) == [(1, 15, 4, False), (2, 0, 9, False), (3, 1, 1, True)]
+    assert shape(run(scheduler)) == [(1, 19, 1, True), (2, 9, 1, True), (3, 2, 1, True)]
 
 
 def test_with_patience_prompts_wait_for_each_other() -> None:

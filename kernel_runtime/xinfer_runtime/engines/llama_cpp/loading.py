@@ -183,6 +183,7 @@ def _with_context(
         flash_attention=options.flash_attention,
         adapters=adapters,
         draft_rows=sizing.DRAFT_ROWS if speculates else 0,
+        padding=on_gpu,
     )
     # llama.cpp rounds the number of cells up; an option is taken at its word.
     cells = options.kv_cells or (size.usable_cells if split else context.cells)
@@ -204,6 +205,7 @@ def _with_context(
             kv_sequences - spare,
             least_shared=sizing.WORTH_COPYING if split else 1,
             whole_chunks=split,
+            prompts_apart=split and on_gpu,
             patience=sizing.GPU_PATIENCE if on_gpu else 0,
             calm_budget=None if on_gpu or options.token_budget else sizing.CPU_CALM_BUDGET,
             drafts=sizing.DRAFT_ROWS if speculates else 0,

@@ -139,7 +139,7 @@ class EngineLoop:
         if not step.work:
             self._tell()
             return
-        self._context.compact(self._scheduler.running_slots)
+        self._context.compact(self._scheduler.decoding_slots, self._scheduler.running_slots)
         rank = self._context.rank
         works = sorted(step.work, key=lambda work: rank(work.sequence.slot))
         for group in by_adapter(works, self._context.adapter):

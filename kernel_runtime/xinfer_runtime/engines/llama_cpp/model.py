@@ -6,7 +6,7 @@ Everything here belongs to one thread, except the `Vocabulary`. Nothing here dec
 import ctypes
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from xinfer_runtime.engines.llama_cpp import devices, native_log
 from xinfer_runtime.engines.llama_cpp.adapters import NO_ADAPTER, Adapters
 from xinfer_runtime.engines.llama_cpp.cell_operations import Operation, Remove, Share
 from xinfer_runtime.engines.llama_cpp.offload import Offload
-from xinfer_runtime.engines.llama_cpp.passes import in_passes
+from xinfer_runtime.engines.llama_cpp.passes import SteadyWidth, in_passes
 from xinfer_runtime.engines.llama_cpp.sizing import CacheType
 from xinfer_runtime.engines.llama_cpp.streams import Copy, StreamOperation, Streams
 from xinfer_runtime.engines.llama_cpp.thread_choice import ThreadChoice
@@ -124,6 +124,10 @@ def _metadata(handle: int, key: str) -> str:
     return buffer.value.decode("utf-8", errors="replace") if length >= 0 else ""
 
 
+_CELLS_PADDED_TO = 256
+"""llama.cpp computes attention over a multiple of so many cells of every stream, as the longest one needs."""
+
+
 class Chunk(Struct, frozen=True):
     """Consecutive tokens of one sequence in a batch: `tokens[i]` is at position `start + i` of sequence `slot`."""
 
@@ -138,7 +142,8 @@ class Context:
     """A KV cache for `kv_sequences` over some weights, and the forward pass. Belongs to one thread.
 
     `split` gives every sequence an equal part of the cells for itself; else all share all of them. A pass gives a row
-    of logits for each sequence, and `draft_rows` more.
+    of logits for each sequence, and `draft_rows` more. With `padding`, for a split cache on a GPU, passes over one
+    token each are filled up with tokens that nobody needs, so that they have few different shapes.
     """
 
     def __init__(
@@ -154,10 +159,13 @@ class Context:
         flash_attention: Literal["auto", "on", "off"] = "auto",
         adapters: Adapters | None = None,
         draft_rows: int = 0,
+        padding: bool = False,
     ) -> None:
         self._adapters = adapters
         self._adapter = NO_ADAPTER
         self._streams = Streams(kv_sequences) if split else None
+        self._width = SteadyWidth(kv_sequences) if split and padding else None
+        self._placed: tuple[Sequence[int], Sequence[int]] = ([], [])
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = cells
         params.n_batch = params.n_ubatch = token_budget
@@ -182,6 +190,7 @@ class Context:
         self._attention_tile = attention_tile
         self._vocab_size = weights.vocabulary.size
         self.cells: int = llama_cpp.llama_n_ctx(handle)
+        self._stream_cells: int = llama_cpp.llama_n_ctx_seq(handle)
         self.memory_bytes = allocated_bytes()
 
         self._token = np.zeros(token_budget, dtype=np.int32)
@@ -235,6 +244,12 @@ class Context:
             positions += range(chunk.start, chunk.start + len(chunk.tokens))
             slots += [self.rank(chunk.slot)] * len(chunk.tokens)
             self._wants_logits[len(tokens) - chunk.rows : len(tokens)] = 1
+        padding = self._idle_ends(slots, max(positions)) if len(tokens) == len(chunks) else []
+        for stream, position in padding:
+            self._wants_logits[len(tokens)] = 1
+            tokens.append(tokens[0])
+            positions.append(position)
+            slots.append(stream)
         count = len(tokens)
         self._token[:count] = tokens
         self._position[:count] = positions
@@ -247,7 +262,23 @@ class Context:
         started, cpu = time.perf_counter(), time.process_time()
         code = int(llama_cpp.llama_decode(self._handle, self._batch))
         self._thread_choice.observe(count, threads, time.perf_counter() - started, time.process_time() - cpu)
+        if code == DECODED:
+            for stream, position in padding:
+                self._remove(Remove(stream, position))
         return code
+
+    def _idle_ends(self, busy: Sequence[int], longest: int) -> list[tuple[int, int]]:
+        """The next streams after these, with the position after all that each holds.
+
+        None if one of them is full, or so long that the pass would go over more cells of every stream.
+        """
+        if self._width is None or busy[-1] != len(busy) - 1:
+            return []  # With adapters there are several passes, and this is not the one over the first streams.
+        cells = min((longest // _CELLS_PADDED_TO + 1) * _CELLS_PADDED_TO, self._stream_cells)
+        last = llama_cpp.llama_memory_seq_pos_max
+        idle = range(len(busy), self._width.of(max(len(self._placed[1]), len(busy))))
+        ends = [(stream, last(self._memory, stream) + 1) for stream in idle]
+        return ends if all(position < cells for _, position in ends) else []
 
     def logits(self, rows: int) -> NDArray[np.float32]:
         """Logits after the last `decode`, shape (rows, vocabulary): the rows that the chunks wanted, in their order.
@@ -298,9 +329,11 @@ class Context:
         """Choose from these numbers of threads from the next pass on."""
         self._thread_choice = threads
 
-    def compact(self, running: Iterable[int]) -> None:
-        """Bring the running sequences side by side, where that makes a pass over them faster."""
-        if self._streams is not None:
+    def compact(self, decoding: Sequence[int], running: Sequence[int]) -> None:
+        """Bring the running sequences side by side, those that decode first, where that makes a pass faster."""
+        if self._streams is not None and self._placed != (decoding, running):
+            self._placed = decoding, running
+            self._change_streams(self._streams.compact(decoding))
             self._change_streams(self._streams.compact(running))
 
     def _change_streams(self, operations: Sequence[StreamOperation]) -> None:

@@ -30,3 +30,34 @@ def in_passes(lengths: Sequence[int], tile: int | None, split: bool = False) -> 
     groups = -(-len(single) // (tile - 1))
     passes = [single[group::groups] for group in range(groups)]
     return [*passes, longer] if longer else passes
+
+
+_PATIENCE = 32
+"""Passes that are wider than they need to be before one is narrowed. A GPU computes 16 rows in the time of 64, and
+what it has prepared for another width is worth five passes."""
+
+
+class SteadyWidth:
+    """Of how many sequences a pass over one token each is made, so that it changes seldom while sequences come and go.
+
+    As long as it stays the same, a GPU uses what it has prepared before.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._width = 0
+        self._wider = 0
+
+    def of(self, sequences: int) -> int:
+        """The width of the next pass, in which so many sequences are, or soon will be."""
+        needed = max(min(_rounded(sequences), self._most), sequences)
+        self._wider = self._wider + 1 if needed < self._width else 0
+        if needed > self._width or self._wider > _PATIENCE:
+            self._width, self._wider = needed, 0
+        return self._width
+
+
+def _rounded(sequences: int) -> int:
+    """Up to a power of two, or to three quarters of one."""
+    power: int = 1 << max(sequences - 1, 0).bit_length()
+    return 3 * power // 4 if power >= 8 and sequences <= 3 * power // 4 else power

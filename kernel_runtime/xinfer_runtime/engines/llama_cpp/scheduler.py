@@ -31,7 +31,8 @@ class Limits:
     `retained` cells at most are kept for later requests when nobody needs them; None shares no prefixes. The KV cache
     has `kv_sequences`, at least one per slot; more of them let more ended requests be kept. A common prefix of fewer
     than `least_shared` tokens is computed again. With `whole_chunks` a step has at most one part of a prompt, of the
-    oldest; others are in it as a whole or not at all. With `patience` prompts wait for each other: for as many steps as
+    oldest; others are in it as a whole or not at all. With `prompts_apart` the last token of a prompt is left for the
+    next step, where it is one of those that decode. With `patience` prompts wait for each other: for as many steps as
     sequences decode, divided by it, or until they fill half of a step. While some decode and few prompts wait, a step
     has no more tokens than the `calm_budget`. A step has `drafts` guessed tokens at most. Prefixes of at least
     `worth_saving` tokens are offered to be saved before their cells are freed.
@@ -44,6 +45,7 @@ class Limits:
     kv_sequences: int = 0
     least_shared: int = 1
     whole_chunks: bool = False
+    prompts_apart: bool = False
     patience: int = 0
     calm_budget: int | None = None
     drafts: int = 0
@@ -82,6 +84,11 @@ class Scheduler:
     @property
     def running_slots(self) -> list[int]:
         return [sequence.slot for sequence in self._running]
+
+    @property
+    def decoding_slots(self) -> list[int]:
+        """Of those that lack their last token only."""
+        return [sequence.slot for sequence in self._running if sequence.uncomputed == 1]
 
     @property
     def waiting(self) -> int:
@@ -155,6 +162,8 @@ class Scheduler:
                     count = 0
                 room -= count
                 first = False
+                if self._limits.prompts_apart and count == sequence.uncomputed:
+                    count -= 1
             if count > 0:
                 samples = count == sequence.uncomputed
                 step.work.append(Work(sequence, sequence.computed, count, samples, drafts.get(sequence.key, ())))
