@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import llama_cpp
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -72,5 +74,15 @@ def test_when_there_are_not_enough_cells_nothing_changes(tiny_model: Path) -> No
     assert context.decode([Chunk(0, 0, [65] * 245, 1)]) == DECODED
     assert context.decode([*(Chunk(slot, 0, [66], 1) for slot in range(1, 6)), Chunk(6, 0, [67] * 20, 1)]) == (NO_CELLS)
     assert context.decode([Chunk(slot, 0, [66] * 2, 1) for slot in range(1, 6)]) == DECODED
+    context.free()
+    weights.free()
+
+
+@pytest.mark.parametrize(("cells", "split"), [(6 * 256, True), (1024, False), (256, False)])
+def test_after_warming_up_the_cache_is_empty(tiny_model: Path, cells: int, split: bool) -> None:
+    weights = load_weights(tiny_model, Offload(), lambda _: True)
+    context = Context(weights, cells, 100 if cells == 256 else 5, 300, ThreadChoice(1, 1), split=split, padding=True)
+    context.warm_up(100 if cells == 256 else 4, 300)
+    assert [llama_cpp.llama_memory_seq_pos_max(context._memory, stream) for stream in range(5)] == [-1] * 5
     context.free()
     weights.free()

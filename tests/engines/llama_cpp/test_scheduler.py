@@ -412,11 +412,11 @@ def test_with_whole_chunks_only_the_oldest_prompt_is_divided() -> None:
 
 def test_prompts_apart_leave_their_last_token_to_the_step_in_which_others_decode() -> None:
     scheduler = Scheduler(Limits(cells=200, slots=4, token_budget=16, prompts_apart=True))
-    for key, length in ((1, 20), (2, 10), (3, 1)):
+    for key, length in ((1, 20), (2, 4), (3, 1)):
         scheduler.add(sequence(key, length))
-    assert shape(run(scheduler)) == [(1, 0, 15, False), (3, 0, 1, True)]
-    assert shape(run(scheduler)) == [(1, 15, 4, False), (2, 0, 9, False), (3, 1, 1, True)]
-    assert shape(run(scheduler)) == [(1, 19, 1, True), (2, 9, 1, True), (3, 2, 1, True)]
+    assert shape(run(scheduler)) == [(1, 0, 16, False)]
+    assert shape(run(scheduler)) == [(1, 16, 3, False), (2, 0, 3, False), (3, 0, 1, True)]
+    assert shape(run(scheduler)) == [(1, 19, 1, True), (2, 3, 1, True), (3, 1, 1, True)]
 
 
 def test_with_patience_prompts_wait_for_each_other() -> None:

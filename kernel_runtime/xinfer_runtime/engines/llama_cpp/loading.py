@@ -101,6 +101,13 @@ def load_model(spec: ModelSpec, options: Options, proceed: Proceed, cores: int |
     except BaseException:
         weights.free()
         raise
+    if offload.on_gpu:
+        proceed(1.0, "warming up")
+        try:
+            loaded.context.warm_up(size.max_sequences, budget)
+        except BaseException:
+            loaded.free()
+            raise
     if draft is not None:
         try:
             proceed(1.0, "loading the draft model")

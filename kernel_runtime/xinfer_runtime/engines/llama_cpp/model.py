@@ -165,7 +165,7 @@ class Context:
         self._adapter = NO_ADAPTER
         self._streams = Streams(kv_sequences) if split else None
         self._width = SteadyWidth(kv_sequences) if split and padding else None
-        self._placed: tuple[Sequence[int], Sequence[int]] = ([], [])
+        self._running = 0
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = cells
         params.n_batch = params.n_ubatch = token_budget
@@ -276,7 +276,7 @@ class Context:
             return []  # With adapters there are several passes, and this is not the one over the first streams.
         cells = min((longest // _CELLS_PADDED_TO + 1) * _CELLS_PADDED_TO, self._stream_cells)
         last = llama_cpp.llama_memory_seq_pos_max
-        idle = range(len(busy), self._width.of(max(len(self._placed[1]), len(busy))))
+        idle = range(len(busy), self._width.of(max(self._running, len(busy))))
         ends = [(stream, last(self._memory, stream) + 1) for stream in idle]
         return ends if all(position < cells for _, position in ends) else []
 
@@ -331,8 +331,8 @@ class Context:
 
     def compact(self, decoding: Sequence[int], running: Sequence[int]) -> None:
         """Bring the running sequences side by side, those that decode first, where that makes a pass faster."""
-        if self._streams is not None and self._placed != (decoding, running):
-            self._placed = decoding, running
+        if self._streams is not None:
+            self._running = len(running)
             self._change_streams(self._streams.compact(decoding))
             self._change_streams(self._streams.compact(running))
 
@@ -352,6 +352,23 @@ class Context:
     def _remove(self, operation: Remove) -> None:
         if not llama_cpp.llama_memory_seq_rm(self._memory, operation.sequence, operation.start, operation.end):
             raise EngineError(f"llama.cpp cannot free part of a sequence: {operation}")
+
+    def warm_up(self, sequences: int, tokens: int) -> None:
+        """Compute a prompt of so many tokens, and a few passes in which so many sequences decode, of no meaning.
+
+        A GPU loads what computes a pass when it first needs it, which the first requests would wait for. Raises
+        EngineError where it cannot, which is better said at the load than to a request.
+        """
+        sequences = max(1, min(sequences, self.cells // 3))
+        room = self._stream_cells if self._streams is not None else self.cells // sequences
+        length = max(1, min(tokens // sequences, room - 2))
+        for start, count, rows in ((0, length, 0), (length, 1, 1), (length + 1, 1, 1)):
+            code = self.decode([Chunk(slot, start, [0] * count, rows) for slot in range(sequences)])
+            if code != DECODED:
+                raise EngineError(f"llama.cpp could not compute a batch of {sequences * count} tokens (code {code})")
+            if rows:
+                self.logits(sequences)
+        self.forget_all()
 
     def forget_all(self) -> None:
         """Free every cell."""

@@ -59,6 +59,9 @@ class Streams:
     def compact(self, running: Iterable[int]) -> list[StreamOperation]:
         """Bring the running sequences into the first streams. They are taken to hold something from now on."""
         running = set(running)
+        if all(self._stream_of[sequence] < len(running) for sequence in running):
+            self._filled |= running
+            return []
         ahead = {self.of(sequence) for sequence in running}
         gaps = [stream for stream in range(len(running)) if stream not in ahead]
         behind = [stream for stream in ahead if stream >= len(running)]
