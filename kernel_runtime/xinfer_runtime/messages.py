@@ -209,11 +209,13 @@ class FinishReason(StrEnum):
 
 
 class Usage(Struct, frozen=True, array_like=True):
-    """Tokens of one request. `cached_tokens` of the prompt were found in the KV cache."""
+    """Tokens of one request. `cached_tokens` of the prompt were found in the KV cache, and `reasoning_tokens` of the
+    completion came before its answer, as thoughts."""
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
+    reasoning_tokens: int = 0
 
 
 class TokenLogprob(Struct, frozen=True, array_like=True):

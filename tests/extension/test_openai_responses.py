@@ -130,6 +130,13 @@ def test_a_prompt_counts_once_and_the_completions_of_all_choices_add_up() -> Non
     assert usage["prompt_tokens_details"] == {"cached_tokens": 1}
 
 
+def test_tokens_of_thoughts_are_told_and_add_up() -> None:
+    thinking = Delta("id", "lo", (1, 2, 3), FinishReason.STOP, Usage(5, 3, reasoning_tokens=2))
+    usage = json.loads(ChatResponses("id", "m", choices=2, choices_per_prompt=2).whole([thinking, thinking]))["usage"]
+
+    assert usage["completion_tokens_details"] == {"reasoning_tokens": 4}
+
+
 def test_usage_of_a_stream_waits_for_the_last_choice() -> None:
     responses = ChatResponses("id", "m", choices=2, choices_per_prompt=2, include_usage=True)
 

@@ -38,6 +38,7 @@ def usage_body(usage: Usage) -> dict[str, Any]:
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
     }
 
 
@@ -48,6 +49,7 @@ def summed_usage(usages: Sequence[Usage], choices_per_prompt: int = 1) -> Usage:
         sum(usage.prompt_tokens for usage in prompts),
         sum(usage.completion_tokens for usage in usages),
         sum(usage.cached_tokens for usage in prompts),
+        sum(usage.reasoning_tokens for usage in usages),
     )
 
 

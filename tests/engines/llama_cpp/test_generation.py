@@ -150,6 +150,9 @@ def test_thoughts_and_calls_are_read_in_the_format_of_the_models_template() -> N
     assert "".join(delta.text for delta in deltas) == ""
     assert [(call.name, call.arguments) for delta in deltas for call in delta.tool_calls] == [("f", '{"x": 1}')]
     assert deltas[-1].finish_reason is FinishReason.TOOL_CALLS
+    usage = deltas[-1].usage
+    assert usage is not None
+    assert len("Hm.") <= usage.reasoning_tokens <= len("Hm.</think>\n")
 
 
 def test_calls_in_a_constrained_output_are_read_in_the_format_that_it_is_kept_to() -> None:

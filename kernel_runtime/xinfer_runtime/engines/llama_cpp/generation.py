@@ -53,6 +53,9 @@ class Generation:
         self.request_id = request.id
         self.prompt_tokens = len(prompt)
         self.completion_tokens = 0
+        self._reasoning_tokens = 0
+        self._answering = False
+        self._told = 0
         self.finish_reason: FinishReason | None = None
         seed = sampling.seed if sampling.seed is not None else secrets.randbits(64)
         form = _form(request, prompt, facts)
@@ -149,19 +152,30 @@ class Generation:
         output = Output(text)
         if self._parser is not None:
             output = self._parsed(text)
+        self._count_thoughts(output, len(token_ids))
         last = self.finish_reason is not None
         return Delta(
             id=self.request_id,
             text=output.text,
             token_ids=token_ids,
             finish_reason=self.finish_reason,
-            usage=Usage(self.prompt_tokens, self.completion_tokens) if last else None,
+            usage=self._usage() if last else None,
             tool_calls=output.calls,
             logprobs=logprobs,
             reasoning=output.reasoning,
             mirostat_mu=self.sampler.mirostat.mu if self.sampler.mirostat is not None else None,
             stop_string=self._stop.found,
         )
+
+    def _count_thoughts(self, output: Output, tokens: int) -> None:
+        """Thoughts have all tokens up to their last one, the marks before them included."""
+        self._answering |= bool(output.text or output.calls)
+        self._told += tokens
+        if output.reasoning and not self._answering:
+            self._reasoning_tokens = self._told
+
+    def _usage(self) -> Usage:
+        return Usage(self.prompt_tokens, self.completion_tokens, reasoning_tokens=self._reasoning_tokens)
 
     def _parsed(self, text: str) -> Output:
         """What `text` means; sets the finish reason of an output that calls tools."""
