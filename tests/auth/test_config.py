@@ -63,6 +63,11 @@ def test_a_file_that_others_can_read_is_warned_of(tmp_path: Path) -> None:
         (lambda c: c["auth_config"].update(algorithm="none"), "auth_config.algorithm"),
         (lambda c: c["auth_config"].update(token_expire_in_minutes=0), "auth_config.token_expire_in_minutes"),
         (lambda c: c["auth_config"].update(token_expire_in_minutes="30"), "auth_config.token_expire_in_minutes"),
+        (lambda c: c["user_config"][0].update(password="argon2:x"), r"user_config\[0\].password"),
+        (
+            lambda c: c["user_config"][0].update(limits={"tokens_per_minute": 0}),
+            r"user_config\[0\].limits.tokens_per_minute",
+        ),
         (lambda c: c["auth_config"].pop("secret_key"), "auth_config.secret_key"),
         (lambda c: c["user_config"][1].update(permissions=["models:lst"]), r"user_config\[1\].permissions\[0\]"),
         (lambda c: c["user_config"][1].update(username="ann"), r"user_config\[1\].username"),

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import dataclasses
 import json
 import logging
 import time
@@ -183,6 +184,23 @@ async def test_an_ended_login_stays_ended_after_a_restart(tmp_path: Path, gate: 
     await gate.logins.revoke(session)
 
     later = Gate(RuntimeKey(), KeyRing(KeyStore(tmp_path), logging.getLogger(__name__)), config)
+    with pytest.raises(AuthenticationRequired, match="ended"):
+        await later.identify(pair.access_token)
+
+
+async def test_an_ended_login_stays_ended_as_long_as_its_access_tokens_may_last(
+    tmp_path: Path, config: AuthConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    month = dataclasses.replace(config, token_seconds=30 * 86400)
+    gate = Gate(RuntimeKey(), KeyRing(KeyStore(tmp_path), logging.getLogger(__name__)), month)
+    pair = await gate.logins.log_in("ann", "correct horse", "::1")
+    session = (await gate.identify(pair.access_token)).session
+    assert session is not None
+    await gate.logins.revoke(session)
+
+    eight_days_later = time.time() + 8 * 86400
+    monkeypatch.setattr(time, "time", lambda: eight_days_later)
+    later = Gate(RuntimeKey(), KeyRing(KeyStore(tmp_path), logging.getLogger(__name__)), month)
     with pytest.raises(AuthenticationRequired, match="ended"):
         await later.identify(pair.access_token)
 

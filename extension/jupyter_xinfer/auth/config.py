@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
+import argon2
 import msgspec
 from msgspec import Struct
 
@@ -121,6 +122,8 @@ def _checked(file: _AuthFile) -> AuthConfig:
             _refuse(f"{place}.password", "must not be empty; leave it out for a user who has only keys")
         if entry.password is not None and not entry.password.startswith(HASHED):
             warnings.append(f"`{place}.password` is in plain text; `jupyter xinfer hash-password` hashes it.")
+        if entry.password is not None and entry.password.startswith(HASHED) and not _is_hash(entry.password):
+            _refuse(f"{place}.password", "is no argon2 hash; `jupyter xinfer hash-password` makes one")
         user = users[entry.username] = User(
             name=entry.username,
             password=entry.password,
@@ -138,6 +141,14 @@ def _checked(file: _AuthFile) -> AuthConfig:
     return AuthConfig(
         section.algorithm, secret, section.token_expire_in_minutes * 60, users, by_digest, tuple(warnings)
     )
+
+
+def _is_hash(password: str) -> bool:
+    try:
+        argon2.extract_parameters(password.removeprefix(HASHED))
+    except argon2.exceptions.InvalidHashError:
+        return False
+    return True
 
 
 def _refuse(field_name: str, why: str) -> NoReturn:

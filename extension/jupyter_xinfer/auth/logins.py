@@ -99,7 +99,9 @@ class Logins:
 
     async def revoke(self, login: str) -> None:
         """End the login with this id: none of its tokens is valid any more."""
-        await self._ring.revoke_login(login, time.time() + REFRESH_SECONDS)
+        # Access tokens may be made to last longer than the one that refreshes them.
+        longest = max(REFRESH_SECONDS, self._configured().token_seconds)
+        await self._ring.revoke_login(login, time.time() + longest)
 
     async def _verified(self, token: str, use: str) -> tuple[User, dict[str, Any]]:
         config = self._configured()

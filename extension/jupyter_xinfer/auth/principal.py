@@ -15,10 +15,10 @@ Kind = Literal["jupyter", "runtime_key", "api_key", "user", "nobody"]
 class Limits(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """What one caller may use; None is no limit. A day begins at midnight UTC. Tokens are prompt and completion."""
 
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-    concurrent_requests: int | None = None
-    tokens_per_day: int | None = None
+    requests_per_minute: Annotated[int, Meta(ge=1)] | None = None
+    tokens_per_minute: Annotated[int, Meta(ge=1)] | None = None
+    concurrent_requests: Annotated[int, Meta(ge=1)] | None = None
+    tokens_per_day: Annotated[int, Meta(ge=1)] | None = None
     weight: Annotated[float, Meta(gt=0, le=1000)] | None = None
     """The caller's share where requests wait, beside those of others; 1 where it is None."""
     priority: Priority | None = None
