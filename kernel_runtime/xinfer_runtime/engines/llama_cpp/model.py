@@ -262,9 +262,9 @@ class Context:
         started, cpu = time.perf_counter(), time.process_time()
         code = int(llama_cpp.llama_decode(self._handle, self._batch))
         self._thread_choice.observe(count, threads, time.perf_counter() - started, time.process_time() - cpu)
-        if code == DECODED:
-            for stream, position in padding:
-                self._remove(Remove(stream, position))
+        # Whatever became of the pass: one that failed may have left cells too.
+        for stream, position in padding:
+            self._remove(Remove(stream, position))
         return code
 
     def _idle_ends(self, busy: Sequence[int], longest: int) -> list[tuple[int, int]]:
