@@ -11,7 +11,7 @@ from jupyter_events import EventLogger
 from jupyter_server.extension.application import ExtensionApp
 from jupyter_server.serverapp import ServerApp
 from jupyter_server.utils import url_path_join
-from traitlets import Bool, Dict, Enum, Float, List, Unicode, default
+from traitlets import Bool, Dict, Enum, Float, List, TraitError, Unicode, default, validate
 
 from jupyter_xinfer.auth.config import AuthConfig, load_auth_config
 from jupyter_xinfer.auth.gate import Gate
@@ -20,6 +20,7 @@ from jupyter_xinfer.auth.key_store import KeyStore
 from jupyter_xinfer.auth.ledger import Ledger, tokens_by_caller
 from jupyter_xinfer.auth.limits import DAY, Limiter
 from jupyter_xinfer.auth.meter import Meter
+from jupyter_xinfer.auth.node_files import NodeFiles
 from jupyter_xinfer.auth.runtime_key import RuntimeKey
 from jupyter_xinfer.banner import banner
 from jupyter_xinfer.handlers.routes import routes
@@ -68,6 +69,11 @@ class XinferApp(ExtensionApp):
         help="Hosts from which images are fetched that requests name by URL, such as '*.example.org'; '*' for all. "
         "Only public addresses are connected to. Default: none, images come as data: URLs.",
     ).tag(config=True)
+    model_folders = List(
+        Unicode(),
+        help="Folders on the nodes, as absolute paths: whoever may launch or register models may name the model files "
+        "in them. Default: none, only administrators name files on the nodes.",
+    ).tag(config=True)
     share_weights = Dict(
         Float(),
         help="Shares of callers where requests wait, as {'user:ann': 2.0, 'api_key:ci@xinfer-demo': 0.5}; the names "
@@ -89,6 +95,14 @@ class XinferApp(ExtensionApp):
     def _default_home(self) -> str:
         return os.environ.get("XINFER_HOME") or str(Path.home() / ".xinfer")
 
+    @validate("model_folders")
+    def _check_model_folders(self, proposal: Any) -> Any:
+        try:
+            NodeFiles(proposal["value"])
+        except InvalidRequest as error:
+            raise TraitError(error.message) from error
+        return proposal["value"]
+
     @default("log_lines")
     def _default_log_lines(self) -> str:
         return JSON if wants_json() else TEXT
@@ -108,6 +122,7 @@ class XinferApp(ExtensionApp):
             launch_timeout=self.launch_timeout,
             body_timeout=self.body_timeout,
             image_hosts=list(self.image_hosts),
+            model_folders=list(self.model_folders),
             share_weights=dict(self.share_weights),
         )
         provider = self._server.identity_provider

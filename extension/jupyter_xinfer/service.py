@@ -21,6 +21,7 @@ from jupyter_xinfer.abilities import has_ability, require_ability
 from jupyter_xinfer.auth.fair_share import FairShare
 from jupyter_xinfer.auth.gate import Gate
 from jupyter_xinfer.auth.meter import Meter
+from jupyter_xinfer.auth.node_files import NodeFiles, files_of_launch
 from jupyter_xinfer.auth.principal import current_principal
 from jupyter_xinfer.cluster_access import ClusterAccess, ClusterState
 from jupyter_xinfer.demand_meter import DemandMeter
@@ -88,6 +89,8 @@ class ServiceConfig:
     """Seconds that the body of a request may take to come."""
     image_hosts: list[str] = field(default_factory=list)
     """Patterns of the hosts from which images are fetched that requests name by URL."""
+    model_folders: list[str] = field(default_factory=list)
+    """On the nodes, whose files callers who are no administrators may name; see `NodeFiles`."""
     share_weights: dict[str, float] = field(default_factory=dict)
     """Of callers, and of callers and models; see `FairShare`."""
 
@@ -106,6 +109,7 @@ class Service:
         self.metrics = metrics
         self.gate = gate
         self.meter = meter
+        self.node_files = NodeFiles(config.model_folders)
         self.fair_share = FairShare(config.share_weights)
         self.responses = ResponseStore()
         self.last_activity = datetime.now(UTC)
@@ -132,6 +136,7 @@ class Service:
         replaces the model of that name, if there is one, which answers meanwhile.
         """
         self._refuse_while_stopping()
+        self.node_files.require(current_principal(), files_of_launch(request))
         spec = replace(resolve(request, self.registrations.families()), created=time.time())
         current_principal().require_model(spec.uid)
         session = await self.cluster.open()

@@ -156,6 +156,40 @@ def test_a_key_that_may_start_is_not_stopped_by_the_gate(xinfer_server: Any) -> 
         assert http.post("v1/models", json={"model_name": "no-such-model"}).status_code in (400, 404)
 
 
+def test_a_key_that_may_start_learns_nothing_about_files(xinfer_server: Any, tmp_path: Path) -> None:
+    there = tmp_path / "there.gguf"
+    there.write_bytes(b"GGUF")
+    _, secret = key(xinfer_server, "models:start")
+    with client(xinfer_server, secret) as http:
+        refused = [http.post("v1/models", json={"model_path": str(each)}) for each in (there, tmp_path / "gone.gguf")]
+    assert [each.status_code for each in refused] == [403, 403]
+    assert refused[0].json() == refused[1].json()
+    assert refused[0].json()["error"]["param"] == "model_path"
+    with xinfer_server.client() as http:
+        assert http.post("v1/models", json={"model_path": str(there)}).status_code == 400
+
+
+def test_a_key_that_may_register_registers_no_file(xinfer_server: Any) -> None:
+    spec = {"model_format": "ggufv2", "model_size_in_billions": 1, "quantizations": ["q8_0"]}
+    model = {
+        "version": 2,
+        "model_name": f"mine-{secrets.token_hex(4)}",
+        "model_lang": ["en"],
+        "model_ability": ["chat"],
+        "model_family": "mine",
+        "model_specs": [{**spec, "model_uri": "file:///home/ann/secret.gguf"}],
+    }
+    _, secret = key(xinfer_server, "models:register")
+    with client(xinfer_server, secret) as http:
+        refused = http.post("v1/model_registrations/LLM", json={"model": json.dumps(model)})
+        model["model_specs"] = [{**spec, "model_uri": "hf://owner/model-GGUF/model.gguf"}]
+        registered = http.post("v1/model_registrations/LLM", json={"model": json.dumps(model)})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (403, "model_uri")
+    assert registered.status_code == 200, registered.text
+    with xinfer_server.client() as http:
+        assert http.delete(f"v1/model_registrations/LLM/{model['model_name']}").status_code == 200
+
+
 def test_a_key_for_other_models_neither_sees_nor_uses_this_one(xinfer_server: Any) -> None:
     _, secret = key(xinfer_server, "models:list", "models:read", models=frozenset({"another"}))
     with client(xinfer_server, secret) as http:

@@ -9,7 +9,9 @@ from typing import Any
 
 from msgspec import Struct
 
+from jupyter_xinfer.auth.node_files import files_of_registration
 from jupyter_xinfer.auth.permissions import MODELS_LIST, MODELS_REGISTER, MODELS_UNREGISTER
+from jupyter_xinfer.auth.principal import current_principal
 from jupyter_xinfer.handlers.base import XinferHandler, endpoint
 from jupyter_xinfer.protocol.answers import CachedFiles, Registered
 from jupyter_xinfer.protocol.decoding import decode
@@ -23,6 +25,7 @@ from jupyter_xinfer.protocol.xinference_objects import (
     model_versions,
 )
 from jupyter_xinfer.registrations import definition_text
+from xinfer_runtime.catalog.custom import parse_custom_model
 from xinfer_runtime.catalog.families import Family, families
 from xinfer_runtime.catalog.hub_files import HubFiles
 from xinfer_runtime.catalog.hub_reference import is_hub_reference
@@ -73,7 +76,10 @@ class RegistrationsHandler(CatalogHandler):
         request = decode(self.request.body, RegisterRequest)
         if request.worker_ip:
             raise InvalidRequest("`worker_ip`: a model is registered for the whole cluster.", param="worker_ip")
-        await self.service.registrations.add(definition_text(request.model, kind), persist=request.persist)
+        text = definition_text(request.model, kind)
+        family, _ = parse_custom_model(text)
+        self.service.node_files.require(current_principal(), files_of_registration(family))
+        await self.service.registrations.add(text, persist=request.persist)
         self.reply(None)
 
 
