@@ -1,5 +1,6 @@
 """Fixtures that several kinds of tests share: a real server, with a real cluster below it."""
 
+import asyncio
 import os
 import secrets
 import signal
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 import httpx
 import psutil
 import pytest
+from tornado.websocket import WebSocketClientConnection
 
 if TYPE_CHECKING:
     from tests.chaos.network import Machine
@@ -68,6 +70,13 @@ class XinferServer:
         self.process.wait(STOP_TIMEOUT)
         _, alive = psutil.wait_procs(family, timeout=STOP_TIMEOUT)
         assert not alive, f"left behind: {[process.cmdline() for process in alive if process.is_running()]}"
+
+
+async def closed(connection: WebSocketClientConnection) -> None:
+    """Close a websocket and wait for its end; one that is merely told to close keeps its socket, which is a leak."""
+    connection.close()
+    while await asyncio.wait_for(connection.read_message(), 30) is not None:
+        pass
 
 
 def free_port() -> int:

@@ -9,6 +9,7 @@ from unittest.mock import Mock
 
 import httpx
 import pytest
+from tests.conftest import closed
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import WebSocketHandler, websocket_connect
 
@@ -96,7 +97,7 @@ async def test_a_login_of_another_site_does_not_open_a_websocket(xinfer_server: 
         cookie = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
     url = xinfer_server.url.replace("http", "ws") + route
     opened = await websocket_connect(HTTPRequest(url, headers={"Cookie": cookie}))
-    opened.close()
+    await closed(opened)
     with pytest.raises(HTTPClientError) as refused:
         await websocket_connect(HTTPRequest(url, headers={"Cookie": cookie, "Origin": "https://elsewhere.example"}))
 

@@ -21,7 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from tests.conftest import BASE_URL, XinferServer, free_port, start_server
+from tests.conftest import BASE_URL, XinferServer, closed, free_port, start_server
 from tornado.httpclient import HTTPRequest
 from tornado.websocket import websocket_connect
 
@@ -219,7 +219,7 @@ async def test_websockets_pass(site: Site) -> None:
         )
         socket = await asyncio.wait_for(websocket_connect(request), 30)
         assert socket.protocol is not None
-        socket.close()
+        await closed(socket)
 
 
 def test_the_clients_address_is_known(site: Site) -> None:

@@ -17,7 +17,7 @@ import httpx
 import openai
 import psutil
 import pytest
-from tests.conftest import free_port
+from tests.conftest import closed, free_port
 from tests.integration.client_environments import node_package, python_packages
 from tornado.httpclient import HTTPRequest
 from tornado.websocket import websocket_connect
@@ -227,4 +227,4 @@ async def test_websockets_pass(hub: Hub) -> None:
         url = f"{hub.url.replace('http', 'ws')}{path}"
         socket = await websocket_connect(HTTPRequest(url, headers={"Authorization": f"token {TOKEN}"}))
         assert socket.protocol is not None
-        socket.close()
+        await closed(socket)

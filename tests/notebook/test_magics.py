@@ -11,7 +11,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import CapturedIO, capture_output
 
 from xinfer_runtime.client import Client
-from xinfer_runtime.errors import ContextLengthExceeded, ModelNotFound, ReplicaLost
+from xinfer_runtime.errors import Conflict, ContextLengthExceeded, ModelNotFound, ReplicaLost
 from xinfer_runtime.notebook.magics import XinferMagics
 from xinfer_runtime.notebook.prompting import Interrupted
 from xinfer_runtime.notebook.session import NotebookSession
@@ -221,6 +221,36 @@ def test_launching_shows_the_progress_and_uses_the_model(
         "draft_model": "small.gguf",
         "prefix_store_bytes": 9,
     }
+
+
+def test_launching_what_runs_already_uses_it(shell: InteractiveShell, start: Start, sse: Any, model: Any) -> None:
+    """As when a notebook is run again from the top."""
+    taken = httpx.Response(409, json={"error": {"message": "in use", "code": "conflict"}})
+    running = model("two", model_name="xinfer-demo", quantization="q8_0", replica=1)
+    magics = start(
+        {"POST v1/models": taken, "GET v1/models": {"data": [running]}, "GET v1/models/two/events": sse(running)}
+    )
+    assert "two is ready" in line(shell, "launch xinfer-demo --uid two -q Q8_0").stdout
+    assert magics.session.model == "two"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "other --uid two",
+        "xinfer-demo --uid two -q f16",
+        "xinfer-demo --uid two -r 2",
+        "xinfer-demo --uid two --n-gpu 1",
+    ],
+)
+def test_launching_another_model_under_a_name_in_use_is_an_error(
+    shell: InteractiveShell, start: Start, model: Any, other: str
+) -> None:
+    taken = httpx.Response(409, json={"error": {"message": "in use", "code": "conflict"}})
+    running = model("two", model_name="xinfer-demo", quantization="q8_0", replica=1)
+    magics = start({"POST v1/models": taken, "GET v1/models": {"data": [running]}})
+    assert type(shell.run_cell(f"%xinfer launch {other}").error_in_exec) is Conflict
+    assert magics.session.model is None
 
 
 def test_stopping_the_model_in_use_forgets_it(shell: InteractiveShell, start: Start, model: Any) -> None:

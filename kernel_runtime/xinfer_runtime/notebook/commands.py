@@ -9,6 +9,8 @@ from IPython.core.error import UsageError
 
 from xinfer_runtime.client.description import ModelDescription
 from xinfer_runtime.client.printable import printable
+from xinfer_runtime.errors import Conflict
+from xinfer_runtime.notebook.same_model import same_model
 from xinfer_runtime.notebook.session import NotebookSession
 
 Show = Callable[[Any], object]
@@ -51,7 +53,13 @@ class Commands:
             raise UsageError("Which model? %xinfer launch NAME, or %xinfer launch --path FILE.gguf")
         client = self._session.client
         options = {name: getattr(arguments, name) for name in _LAUNCH_OPTIONS}
-        uid = client.launch_model(arguments.model_name, wait_ready=False, **options)
+        try:
+            uid = client.launch_model(arguments.model_name, wait_ready=False, **options)
+        except Conflict:
+            model = same_model(client.list_models().descriptions, arguments)
+            if model is None:
+                raise
+            uid = model.model_uid
         self._session.model = uid
         if arguments.no_wait:
             self._write(f"Launching {uid}; %xinfer list shows how far it is.")
