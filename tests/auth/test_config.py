@@ -60,6 +60,11 @@ def test_a_file_that_others_can_read_is_warned_of(tmp_path: Path) -> None:
     [
         (lambda c: c["auth_config"].update(secret_key="s3cr3t-but-short"), "auth_config.secret_key"),
         (lambda c: c["auth_config"].update(algorithm="HS512", secret_key="x" * 63), "auth_config.secret_key"),
+        (lambda c: c["auth_config"].update(secret_key="a" * 64), "auth_config.secret_key"),
+        (lambda c: c["auth_config"].update(secret_key="abababab" * 8), "auth_config.secret_key"),
+        (lambda c: c["auth_config"].update(secret_key="correct-hors" * 6), "auth_config.secret_key"),
+        (lambda c: c["user_config"][1].update(api_keys=["sk-" + "x" * 40]), r"user_config\[1\].api_keys\[0\]"),
+        (lambda c: c["user_config"][1].update(api_keys=["sk-" + "1234" * 10]), r"user_config\[1\].api_keys\[0\]"),
         (lambda c: c["auth_config"].update(algorithm="none"), "auth_config.algorithm"),
         (lambda c: c["auth_config"].update(token_expire_in_minutes=0), "auth_config.token_expire_in_minutes"),
         (lambda c: c["auth_config"].update(token_expire_in_minutes="30"), "auth_config.token_expire_in_minutes"),
@@ -94,3 +99,12 @@ def test_what_is_not_json_or_not_there_is_told(tmp_path: Path) -> None:
         load_auth_config(write(tmp_path, "{"))
     with pytest.raises(InvalidRequest, match="cannot be read"):
         load_auth_config(tmp_path / "nowhere.json")
+
+
+@pytest.mark.parametrize("place", ["[", '{"auth_config": {"secret_key": ', '{"user_config": [{"limits": '])
+def test_json_that_is_nested_without_end_is_told_with_its_file(tmp_path: Path, place: str) -> None:
+    path = write(tmp_path, place + "[" * 100_000)
+    with pytest.raises(InvalidRequest, match="nested too deeply") as caught:
+        load_auth_config(path)
+    assert "XinferApp.auth_config" in caught.value.message
+    assert str(path) in caught.value.message

@@ -21,7 +21,13 @@ from xinfer_runtime.errors import InvalidRequest
 # RFC 7518, 3.2: a key of the same size as the hash output or larger.
 SECRET_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
 KEY_CHARACTERS = 16
+# What is drawn at random, in hexadecimal digits too, has more than these with near certainty.
+SECRET_VARIETY = 8
+KEY_VARIETY = 6
+REPEATED_CHARACTERS = 16
 HASHED = "argon2:"
+_MADE = "`openssl rand -hex 64` makes a good one"
+_SHAPE = "`auth_config`, an object, and `user_config`, a list of objects"
 _PUBLISHED_SECRETS = frozenset({bytes.fromhex("570dad43de1af4c925f92c16a68a50936da42b7dd6fdeb24850507a1199aac89")})
 
 
@@ -87,6 +93,8 @@ def load_auth_config(path: Path) -> AuthConfig:
         raise InvalidRequest(f"XinferApp.auth_config: {path} cannot be read: {error.strerror}.") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"XinferApp.auth_config: {path} is not valid JSON: {error}.") from None
+    except RecursionError:
+        raise InvalidRequest(f"XinferApp.auth_config: {path} is nested too deeply; it has {_SHAPE}.") from None
     try:
         config = _checked(decode(content, _AuthFile))
     except InvalidRequest as error:
@@ -106,6 +114,8 @@ def _checked(file: _AuthFile) -> AuthConfig:
         _refuse("auth_config.algorithm", f"must be one of {', '.join(SECRET_BYTES)}")
     if len(secret) < needed:
         _refuse("auth_config.secret_key", f"has {len(secret)} bytes; {section.algorithm} needs {needed} or more")
+    if _variety(section.secret_key) < SECRET_VARIETY:
+        _refuse("auth_config.secret_key", f"repeats itself or has few different characters; {_MADE}")
     if not 0 < section.token_expire_in_minutes <= 525_600:
         _refuse("auth_config.token_expire_in_minutes", "must be above 0 and at most a year")
     if digest(section.secret_key) in _PUBLISHED_SECRETS:
@@ -135,12 +145,20 @@ def _checked(file: _AuthFile) -> AuthConfig:
             where = f"{place}.api_keys[{number}]"
             if not key.startswith(KEY_SHAPE) or len(key) < KEY_CHARACTERS:
                 _refuse(where, f"must begin with {KEY_SHAPE!r} and have {KEY_CHARACTERS} characters or more")
+            if _variety(key.removeprefix(KEY_SHAPE)) < KEY_VARIETY:
+                _refuse(where, "repeats itself or has few different characters; take one that was drawn at random")
             if digest(key) in by_digest:
                 _refuse(where, "is there twice")
             by_digest[digest(key)] = user
     return AuthConfig(
         section.algorithm, secret, section.token_expire_in_minutes * 60, users, by_digest, tuple(warnings)
     )
+
+
+def _variety(secret: str) -> int:
+    """The different characters of a secret; 0 for one that is a short text again and again."""
+    period = (secret + secret).find(secret, 1)
+    return 0 if period < len(secret) and period < REPEATED_CHARACTERS else len(set(secret))
 
 
 def _is_hash(password: str) -> bool:

@@ -35,5 +35,5 @@ def is_our_jwt(credential: str) -> bool:
     try:
         claims = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
         return msgspec.json.decode(claims, type=_Claims).iss == ISSUER
-    except (ValueError, msgspec.MsgspecError):
+    except (ValueError, RecursionError):
         return False

@@ -8,7 +8,7 @@ import msgspec
 
 from jupyter_xinfer.protocol.forced_calls import ForcedCalls
 from jupyter_xinfer.protocol.openai_responses import Encoder, Event, error_body
-from xinfer_runtime.errors import XinferError
+from xinfer_runtime.errors import EngineError, XinferError
 from xinfer_runtime.messages import Delta, FinishReason, ToolCall, Usage
 
 _REASONS = {
@@ -57,7 +57,7 @@ class MessagesEncoder(Encoder):
             content.append({"type": "thinking", "thinking": shown, "signature": ""})
         if delta.text:
             content.append({"type": "text", "text": delta.text, "citations": None})
-        content += [{**_call_body(call), "input": json.loads(call.arguments)} for call in delta.tool_calls]
+        content += [{**_call_body(call), "input": _input(call)} for call in delta.tool_calls]
         body = self._message(content, _usage_body(delta.usage))
         body.update(_ending(delta))
         return msgspec.json.encode(body)
@@ -132,6 +132,13 @@ class MessagesEncoder(Encoder):
 
 def _call_body(call: ToolCall) -> dict[str, Any]:
     return {"type": "tool_use", "id": call.id, "name": call.name, "input": {}}
+
+
+def _input(call: ToolCall) -> Any:
+    try:
+        return json.loads(call.arguments)
+    except RecursionError:
+        raise EngineError(f"The model's call of {call.name!r:.100} is nested too deeply to be answered with.") from None
 
 
 def _ending(delta: Delta) -> dict[str, str | None]:

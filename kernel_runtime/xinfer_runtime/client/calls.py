@@ -151,7 +151,7 @@ def _json(kind: type[T]) -> Callable[[bytes], T]:
     def parse(body: bytes) -> T:
         try:
             return msgspec.json.decode(body, type=kind)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise UnexpectedAnswer(
                 f"The server's answer is not what jupyter-xinfer sends ({error}): is it another service?"
             ) from None
@@ -286,7 +286,7 @@ def error_of(status: int, body: bytes, url: str) -> errors.XinferError:
     general = _BY_STATUS.get(status, errors.Unavailable if status in (502, 503, 504) else UnexpectedAnswer)
     try:
         fields = msgspec.json.decode(body, type=_ErrorBody).error
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return general(_explain(status, url))
     if isinstance(fields.code, str):
         known = errors.from_info(errors.ErrorInfo(fields.code, fields.message, fields.param))

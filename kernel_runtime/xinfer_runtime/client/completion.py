@@ -112,7 +112,7 @@ class CompletionBuilder:
         """Raises the error that the body carries, or UnexpectedAnswer for a body of another shape."""
         try:
             answer = msgspec.json.decode(body, type=_Answer)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise UnexpectedAnswer(f"The server's answer is not an OpenAI completion: {error}.") from None
         if answer.error is not None:
             code = answer.error.code if isinstance(answer.error.code, str) else "internal_error"

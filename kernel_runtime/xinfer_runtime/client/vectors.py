@@ -46,7 +46,7 @@ def parse_vectors(body: bytes) -> list[Vector]:
     try:
         found = sorted(msgspec.json.decode(body, type=_Embeddings).data, key=lambda each: each.index)
         return [_numbers(each.embedding) for each in found]
-    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise UnexpectedAnswer(f"The server's answer is no list of vectors: {error}") from None
 
 
@@ -55,7 +55,7 @@ def parse_ranking(body: bytes, documents: Sequence[str]) -> list[Ranked]:
     try:
         found = msgspec.json.decode(body, type=_Results).results
         return [Ranked(each.index, each.relevance_score, documents[each.index]) for each in found]
-    except (msgspec.MsgspecError, UnicodeDecodeError, IndexError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, IndexError) as error:
         raise UnexpectedAnswer(f"The server's answer is no ranking of the documents: {error}") from None
 
 

@@ -43,7 +43,7 @@ class JoinToken(Struct, frozen=True, kw_only=True):
         body = text.strip().removeprefix(_PREFIX)
         try:
             return msgspec.json.decode(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)), type=JoinToken)
-        except (binascii.Error, ValueError) as error:
+        except (binascii.Error, ValueError, RecursionError) as error:
             raise InvalidRequest(
                 "this is no join token; copy the whole line that `jupyter xinfer join-token` prints"
             ) from error

@@ -96,7 +96,7 @@ class JoinServer:
     async def _answer(self, line: bytes) -> JoinAnswer:
         try:
             question = msgspec.json.decode(line, type=Question)
-        except msgspec.MsgspecError:
+        except (ValueError, RecursionError):
             return JoinAnswer(error=InvalidRequest("the join endpoint was asked something else").info)
         if isinstance(question, CaQuestion):
             return JoinAnswer(ca=self._authority.ca)
