@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
+from jupyter_xinfer.auth.principal import current_principal
 from jupyter_xinfer.request_ids import current_request_id
 from xinfer_runtime.errors import Cancelled
 from xinfer_runtime.messages import Delta
@@ -13,6 +14,8 @@ from xinfer_runtime.messages import Delta
 @dataclass
 class _Running:
     uid: str
+    owner: str
+    """The caller's id."""
     sent_as: str
     """The id of the HTTP request that it answers, which the answer has in `X-Request-Id`."""
     waiting: "asyncio.Task[object] | None" = None
@@ -29,8 +32,9 @@ class RunningRequests:
     def __len__(self) -> int:
         return len(self._running)
 
-    def abort(self, uid: str, request_id: str) -> bool:
-        """End that request of the model `uid` with `Cancelled` for its caller; False where there is none.
+    def abort(self, uid: str, request_id: str, owner: str | None = None) -> bool:
+        """End that request of the model `uid` with `Cancelled` for its caller; False where there is none, or none of
+        that `owner`.
 
         The id is that of the HTTP request, or of the answer's body. A request with several choices runs as several:
         `<id>-0`, `<id>-1`, ... All of them end.
@@ -40,7 +44,9 @@ class RunningRequests:
         found = [
             running
             for id, running in self._running.items()
-            if running.uid == uid and request_id in (id, id.rpartition("-")[0], running.sent_as)
+            if running.uid == uid
+            and owner in (None, running.owner)
+            and request_id in (id, id.rpartition("-")[0], running.sent_as)
         ]
         for running in found:
             if not running.aborted.is_set():
@@ -51,7 +57,7 @@ class RunningRequests:
 
     async def abortable(self, uid: str, request_id: str, deltas: AsyncGenerator[Delta]) -> AsyncGenerator[Delta]:
         """The same deltas, until the request is aborted."""
-        running = self._running[request_id] = _Running(uid, current_request_id())
+        running = self._running[request_id] = _Running(uid, current_principal().id, current_request_id())
         try:
             async with aclosing(deltas):
                 while not running.aborted.is_set():

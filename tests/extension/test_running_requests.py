@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
+from jupyter_xinfer.auth.principal import Principal, set_current_principal
 from jupyter_xinfer.request_ids import set_current_request_id
 from jupyter_xinfer.running_requests import RunningRequests
 from xinfer_runtime.errors import Cancelled
@@ -76,6 +77,19 @@ async def test_only_the_named_request_of_the_named_model_is_aborted() -> None:
     assert not requests.abort("m", "")
     await deltas.aclose()
     assert len(requests) == 0
+
+
+async def test_only_its_owner_or_who_may_do_all_aborts_a_request() -> None:
+    requests = RunningRequests()
+    set_current_principal(Principal(kind="api_key", name="ann"))
+    deltas = requests.abortable("m", "r-0", Endless().deltas())
+    await anext(deltas)
+
+    assert not requests.abort("m", "r", "api_key:bob")
+    assert not requests.abort("m", "r", "user:ann")
+    assert requests.abort("m", "r", "api_key:ann")
+    with pytest.raises(Cancelled):
+        await anext(deltas)
 
 
 async def test_a_client_that_leaves_is_still_a_cancellation() -> None:

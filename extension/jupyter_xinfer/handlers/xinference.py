@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from jupyter_xinfer.auth.permissions import ADMIN, MODELS_LIST, MODELS_READ
+from jupyter_xinfer.auth.principal import current_principal
 from jupyter_xinfer.cluster_nodes import workers_of
 from jupyter_xinfer.handlers.base import XinferHandler, endpoint
 from jupyter_xinfer.protocol.answers import Aborted, Instance, Node
@@ -44,11 +45,15 @@ class InstancesHandler(XinferHandler):
 
 
 class AbortHandler(XinferHandler):
+    """Ends a request of the caller's own; an administrator may end anybody's. Those of others are not found."""
+
     @endpoint(MODELS_READ, takes=Takes(AbortRequest), gives=Aborted)
     async def post(self, uid: str, request_id: str) -> None:
         decode(self.request.body or b"{}", AbortRequest)
         self.service.status(uid)
-        self.reply({"msg": "DONE" if self.service.requests.abort(uid, request_id) else "NOT_FOUND"})
+        caller = current_principal()
+        owner = None if ADMIN in caller.permissions else caller.id
+        self.reply({"msg": "DONE" if self.service.requests.abort(uid, request_id, owner) else "NOT_FOUND"})
 
 
 class VllmModelsHandler(XinferHandler):
