@@ -1,12 +1,14 @@
 """Launches as Xinference's clients write them."""
 
 import json
+from contextvars import copy_context
 from typing import Any
 
 import pytest
 
+from jupyter_xinfer.auth.principal import Principal, set_current_principal
 from jupyter_xinfer.protocol.launch_body import launch_request
-from xinfer_runtime.errors import InvalidRequest
+from xinfer_runtime.errors import InvalidRequest, PermissionDenied
 from xinfer_runtime.messages import LaunchRequest
 
 DEFAULTS: dict[str, Any] = {
@@ -91,6 +93,22 @@ def test_what_cannot_be_honoured_is_refused_by_name(name: str, value: Any) -> No
 
     assert caught.value.param == name[:100]
     assert len(caught.value.message) < 300
+
+
+def launch_as(permissions: frozenset[str], **fields: Any) -> LaunchRequest:
+    set_current_principal(Principal(kind="api_key", name="ci", permissions=permissions))
+    return launch(**fields)
+
+
+@pytest.mark.parametrize("value", [True, "true", 1, {"a": 1}])
+def test_code_from_a_models_files_is_off_and_an_administrators_to_ask_for(value: Any) -> None:
+    assert launch(trust_remote_code=False) == launch()
+    with pytest.raises(PermissionDenied, match="administrator") as denied:
+        copy_context().run(launch_as, frozenset({"models:start"}), trust_remote_code=value)
+    with pytest.raises(InvalidRequest, match="no engine of it runs code") as refused:
+        copy_context().run(launch_as, frozenset({"admin"}), trust_remote_code=value)
+
+    assert denied.value.param == refused.value.param == "trust_remote_code"
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"null", b'{"replica":', b"\xff", b'{"replica":' + b"[" * 100_000])

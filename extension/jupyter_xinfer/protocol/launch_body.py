@@ -10,8 +10,10 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from jupyter_xinfer.auth.permissions import ADMIN
+from jupyter_xinfer.auth.principal import current_principal
 from jupyter_xinfer.protocol.decoding import decode
-from xinfer_runtime.errors import InvalidRequest
+from xinfer_runtime.errors import InvalidRequest, PermissionDenied
 from xinfer_runtime.messages import LaunchRequest
 
 _ALIASES = {
@@ -29,7 +31,7 @@ _UNSUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "virtual_env_packages": (([],), "replicas run in the node's own environment"),
     "virtual_env_find_links": (([],), "replicas run in the node's own environment"),
     "envs": (({},), "requests cannot set the environment of replicas"),
-    "trust_remote_code": ((False,), "no code from a model's files is run"),
+    "trust_remote_code": ((False,), "no engine of it runs code from a model's files, for administrators neither"),
     "multimodal_projector": ((), "images are not supported"),
 }
 """Fields of Xinference that have no meaning here: the values that are harmless, beside null, and why not others."""
@@ -80,4 +82,9 @@ def _refuse_unless_harmless(name: str, value: Any) -> None:
         raise InvalidRequest(f"`{name:.100}` is not an option of a launch that this server knows.", param=name[:100])
     harmless, reason = _UNSUPPORTED[name]
     if not any(type(value) is type(each) and value == each for each in harmless):
+        caller = current_principal()
+        if name == "trust_remote_code" and ADMIN not in caller.permissions:
+            raise PermissionDenied(
+                f"`{name}` is off, and only an administrator may ask for it; {caller.name!r} is none.", param=name
+            )
         raise InvalidRequest(f"`{name}` is not supported by this server: {reason}. Leave it out.", param=name)
