@@ -216,18 +216,28 @@ class Service:
         """
         caller = current_principal()
         caller.require_model(uid)
-        session = self.cluster.session
-        if session is None and self.cluster.state is not ClusterState.STOPPED:
-            raise ClusterUnavailable(
-                f"The cluster is {self.cluster.state}: what it runs is not known yet; try again in a moment. "
-                f"{self.cluster.message}".strip()
-            )
+        session = self._known_cluster()
         status = session.models.get(uid) if session is not None else None
         if status is None:
             running = ", ".join(sorted(filter(caller.may_use, session.models))) if session is not None else ""
             there = f"Running models: {running}." if running else "No model is running."
             raise ModelNotFound(f"No model {uid!r} is running. {there} Launch one first.", param="model")
         return status
+
+    def specs(self) -> list[ModelSpec]:
+        """Of all models, also of those that the caller may not see: for decisions, and not for answers."""
+        session = self._known_cluster()
+        return [status.spec for status in session.models.values()] if session is not None else []
+
+    def _known_cluster(self) -> ClusterSession | None:
+        """The cluster, None where there is none yet. Raises `ClusterUnavailable` while it is not known what it runs."""
+        session = self.cluster.session
+        if session is None and self.cluster.state is not ClusterState.STOPPED:
+            raise ClusterUnavailable(
+                f"The cluster is {self.cluster.state}: what it runs is not known yet; try again in a moment. "
+                f"{self.cluster.message}".strip()
+            )
+        return session
 
     def describe(self, uid: str) -> dict[str, Any]:
         status = self.status(uid)

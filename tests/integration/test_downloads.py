@@ -1,6 +1,8 @@
 """Models that come from a hub, here one on loopback that speaks as Hugging Face's does."""
 
+import json
 import os
+import secrets
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from tests.catalog.fake_hub import FakeHub, fake_hub
 from tests.conftest import XinferServer, start_server
 
 import xinfer_runtime.catalog
+from jupyter_xinfer.auth.key_store import KeyStore
 
 CONTENT = (Path(xinfer_runtime.catalog.__file__).parent / "data" / "xinfer-demo-q8_0.gguf").read_bytes()
 
@@ -138,6 +141,57 @@ def test_a_file_that_is_larger_than_the_disk_is_refused_at_launch(
     refused = http.post("v1/models", json={"model_path": "hf://me/demo-GGUF/large.gguf"})
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "does_not_fit")
     assert "GiB more on the node's disk" in refused.json()["detail"]
+
+
+@pytest.fixture
+def stranger(server: XinferServer) -> Iterator[httpx.Client]:
+    """A client with a key that may remove files and definitions, and sees another model alone."""
+    _, secret = KeyStore(server.home).create(
+        name=f"stranger-{secrets.token_hex(4)}",
+        owner="tests",
+        permissions=frozenset({"models:list", "models:unregister"}),
+        models=frozenset({"another"}),
+    )
+    with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {secret}"}, timeout=60) as client:
+        yield client
+
+
+@pytest.mark.parametrize("by_path", [False, True])
+def test_files_of_a_model_that_the_caller_may_not_see_stay(
+    http: httpx.Client, stranger: httpx.Client, server: XinferServer, by_path: bool
+) -> None:
+    hidden = {"model_path": "hf://me/demo-GGUF/one.gguf", "model_uid": "hidden"}
+    assert http.post("v1/models", json=hidden).status_code == 200
+    [cached] = http.get("v1/cache/models", params={"model_name": "one"}).json()["list"]
+    if by_path:
+        assert http.delete("v1/models/hidden").status_code == 200
+        assert http.post("v1/models", json={**hidden, "model_path": cached["path"]}).status_code == 200
+    refused = stranger.delete("v1/cache/models", params={"model_version": cached["model_version"]})
+    assert refused.status_code == 409, refused.text
+    assert "hidden" not in refused.text
+    assert Path(cached["path"]).exists()
+    assert http.delete("v1/models/hidden").status_code == 200
+
+
+def test_the_definition_of_a_model_that_the_caller_may_not_see_stays(
+    http: httpx.Client, stranger: httpx.Client
+) -> None:
+    specs = [
+        {
+            "model_format": "ggufv2",
+            "model_size_in_billions": 1,
+            "quantizations": ["q8_0"],
+            "model_uri": str(Path(xinfer_runtime.catalog.__file__).parent / "data" / "xinfer-demo-q8_0.gguf"),
+        }
+    ]
+    definition = {"model_name": "theirs", "model_lang": ["en"], "model_ability": ["chat"], "model_specs": specs}
+    assert http.post("v1/model_registrations/LLM", json={"model": json.dumps(definition)}).status_code == 200
+    assert http.post("v1/models", json={"model_name": "theirs", "model_uid": "hidden"}).status_code == 200
+    refused = stranger.delete("v1/model_registrations/LLM/theirs")
+    assert refused.status_code == 409, refused.text
+    assert "hidden" not in refused.text
+    assert http.delete("v1/models/hidden").status_code == 200
+    assert stranger.delete("v1/model_registrations/LLM/theirs").status_code == 200
 
 
 def test_what_was_downloaded_is_listed_and_removed_unless_it_is_used(http: httpx.Client) -> None:

@@ -30,7 +30,8 @@ from xinfer_runtime.catalog.families import Family, families
 from xinfer_runtime.catalog.hub_files import HubFiles
 from xinfer_runtime.catalog.hub_reference import is_hub_reference
 from xinfer_runtime.catalog.model_kind import MODEL_TYPES
-from xinfer_runtime.errors import Conflict, InvalidRequest, ModelNotFound, NotFound, PermissionDenied
+from xinfer_runtime.errors import Conflict, InvalidRequest, ModelNotFound, NotFound, PermissionDenied, Unavailable
+from xinfer_runtime.messages import ModelSpec
 
 
 class RegisterRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -52,6 +53,13 @@ class CatalogHandler(XinferHandler):
     def hub_files(self) -> HubFiles:
         """The downloads on this machine."""
         return HubFiles({**os.environ, "XINFER_HOME": str(self.service.config.home)})
+
+    def in_use(self, spec: ModelSpec, what: str, param: str) -> Conflict:
+        """Without the name of a model that the caller may not see."""
+        seen = current_principal().may_use(spec.uid)
+        who = f"The model {spec.uid!r}" if seen else "A running model that you may not see"
+        then = "Terminate it first." if seen else "It has to be terminated first, by whoever may."
+        return Conflict(f"{who} uses {what}. {then}", param=param)
 
     def find(self, model_type: str, name: str) -> Family:
         for family in self.known(model_type):
@@ -94,6 +102,9 @@ class RegistrationHandler(CatalogHandler):
     async def delete(self, model_type: str, name: str) -> None:
         if self.find(model_type, name).builtin:
             raise InvalidRequest(f"{name} comes with the package and cannot be unregistered.", param="model_name")
+        for spec in self.service.specs():
+            if spec.name.lower() == name.lower() and not current_principal().may_use(spec.uid):
+                raise self.in_use(spec, name, "model_name")
         await self.service.registrations.remove(name)
         self.reply(None)
 
@@ -126,7 +137,7 @@ class CachedModelsHandler(CatalogHandler):
     async def delete(self) -> None:
         version = self.get_query_argument("model_version")
         if (paths := await asyncio.to_thread(_paths_of, self.hub_files(), version)) is not None:
-            self._refuse_if_used(version)
+            self._refuse_if_used(version, paths)
             await asyncio.to_thread(_remove, paths)
             self.reply({"result": True})
             return
@@ -138,12 +149,15 @@ class CachedModelsHandler(CatalogHandler):
             param="model_version",
         )
 
-    def _refuse_if_used(self, version: str) -> None:
+    def _refuse_if_used(self, version: str, paths: list[Path]) -> None:
+        """Whoever uses it: the files are gone for all."""
         files = self.hub_files()
-        for model in self.service.describe_all():
-            path = model["model_path"] or ""
-            if is_hub_reference(path) and files.reference(path).folder() == files.reference(version).folder():
-                raise Conflict(f"{model['id']} is of {path}. Terminate it first.", param="model_version")
+        folder = files.reference(version).folder()
+        for spec in self.service.specs():
+            for file in files_of(spec):
+                of_hub = is_hub_reference(file)
+                if files.reference(file).folder() == folder if of_hub else Path(file).expanduser() in paths:
+                    raise self.in_use(spec, version, "model_version")
 
 
 class CachedFilesHandler(CatalogHandler):
@@ -154,6 +168,18 @@ class CachedFilesHandler(CatalogHandler):
         version = self.get_query_argument("model_version")
         paths = await asyncio.to_thread(_paths_of, self.hub_files(), version) or []
         self.reply({"model_version": version, "worker_ip": None, "paths": [str(path) for path in paths]})
+
+
+def files_of(spec: ModelSpec) -> list[str]:
+    """What a model was launched from, as the launch named it: its own file, and whatever its options name."""
+    found, waiting = [spec.path], list(spec.engine_options.values())
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            found.append(value)
+        elif isinstance(value, dict | list):
+            waiting += value.values() if isinstance(value, dict) else value
+    return [file for file in found if file]
 
 
 def _downloaded(files: HubFiles) -> list[dict[str, Any]]:
@@ -167,7 +193,12 @@ def _paths_of(files: HubFiles, version: str) -> list[Path] | None:
 
 def _remove(paths: list[Path]) -> None:
     for path in paths:
-        path.unlink(missing_ok=True)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise Unavailable(
+                f"{path.name} cannot be removed from the server's disk: {error.strerror}.", place=str(path)
+            ) from error
 
 
 def _cached(models: list[Family]) -> list[dict[str, Any]]:
