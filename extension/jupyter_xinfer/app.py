@@ -28,7 +28,7 @@ from jupyter_xinfer.metrics import Metrics
 from jupyter_xinfer.service import Service, ServiceConfig
 from xinfer_runtime.cluster.authority import find_credentials
 from xinfer_runtime.cluster.credentials import TlsCredentials
-from xinfer_runtime.errors import Conflict, InvalidRequest, XinferError
+from xinfer_runtime.errors import Conflict, InvalidRequest, Unavailable, XinferError
 from xinfer_runtime.logs import FORMAT_VARIABLE, FORMATS, JSON, TEXT, format_as_json, wants_json
 from xinfer_runtime.messages import LaunchRequest
 
@@ -128,8 +128,7 @@ class XinferApp(ExtensionApp):
         provider = self._server.identity_provider
         gate = Gate(self.runtime_key, KeyRing(KeyStore(home), self.log), self._users(), lambda: provider.token)
         ledger = Ledger(home, self.log)
-        midnight = time.time() // DAY * DAY
-        meter = Meter(Limiter(tokens_by_caller(ledger.rows(midnight))), ledger)
+        meter = Meter(Limiter(self._spent_today(ledger)), ledger)
         self.service = Service(config, Metrics(), gate, meter, self._emit, self.log)
         # Jupyter's idle shutdown looks at every setting with this ending; JupyterHub's culler at the newest of them.
         self.settings["xinfer_last_activity"] = self.service.last_activity
@@ -248,6 +247,14 @@ class XinferApp(ExtensionApp):
         for warning in config.warnings:
             self.log.warning("XinferApp.auth_config: %s", warning)
         return config
+
+    def _spent_today(self, ledger: Ledger) -> dict[str, int]:
+        """Tokens of the day so far, by caller."""
+        try:
+            return tokens_by_caller(ledger.rows(time.time() // DAY * DAY))
+        except Unavailable as error:
+            self.log.error("jupyter-xinfer: the day's budgets of tokens begin anew: %s", error)
+            return {}
 
     def _credentials(self) -> TlsCredentials | None:
         files = (self.tls_ca_file, self.tls_cert_file, self.tls_key_file)

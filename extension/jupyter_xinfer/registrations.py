@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import msgspec
 from xinfer_runtime.catalog.custom import MAX_BYTES, parse_custom_model
 from xinfer_runtime.catalog.families import Family
 from xinfer_runtime.catalog.model_kind import LLM
-from xinfer_runtime.errors import Conflict, InvalidRequest, ModelNotFound, Overloaded, XinferError
+from xinfer_runtime.errors import Conflict, InvalidRequest, ModelNotFound, Overloaded, Unavailable, XinferError
 
 MAX_MODELS = 1000
 
@@ -63,7 +64,7 @@ class Registrations:
                 raise Overloaded(f"{MAX_MODELS} models are registered; unregister some first.")
             file = self._folder / _file_name(family.name) if persist else None
             if file is not None:
-                await asyncio.to_thread(_write, file, text)
+                await self._change(_write, file, text)
             self._hold(text, file)
 
     async def remove(self, name: str) -> None:
@@ -73,8 +74,19 @@ class Registrations:
             if registration is None:
                 raise ModelNotFound(f"No model {name!r:.120} is registered.", param="model_name")
             if registration.file is not None:
-                await asyncio.to_thread(registration.file.unlink, missing_ok=True)
+                await self._change(registration.file.unlink, True)
             del self._by_name[name.lower()]
+
+    async def _change(self, change: Callable[..., None], *arguments: Any) -> None:
+        """Do that to a file, in a thread. Raises Unavailable where the disk does not take it."""
+        try:
+            await asyncio.to_thread(change, *arguments)
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise Unavailable(
+                f"Registrations cannot be kept on the server's disk: {reason}. Nothing was changed.",
+                place=f"{self._folder}: {error}",
+            ) from error
 
     def _hold(self, text: str, file: Path | None) -> None:
         family, definition = parse_custom_model(text)

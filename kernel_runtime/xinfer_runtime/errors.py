@@ -44,12 +44,20 @@ class XinferError(Exception):
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
 
-    def __init__(self, message: str, *, param: str | None = None, retry_after: float | None = None) -> None:
+    def __init__(
+        self, message: str, *, param: str | None = None, retry_after: float | None = None, place: str | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
         self.retry_after = retry_after
         """Seconds until another try makes sense, where that is known."""
+        self.place = place
+        """Where on the machine it happened, and what the system said: for its log and terminal. No answer has it."""
+
+    def __str__(self) -> str:
+        """What logs and terminals show: the message with the place."""
+        return f"{self.message} ({self.place})" if self.place else self.message
 
     @property
     def info(self) -> ErrorInfo:

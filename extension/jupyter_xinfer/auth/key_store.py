@@ -82,10 +82,14 @@ class KeyStore:
 
     def keys(self) -> list[ApiKey]:
         """All keys, the oldest first, with those that are revoked or expired."""
-        if not self.path.exists():
+        if self.stamp() is None:
             return []
         with self._open() as database:
-            return [_key(row) for row in database.execute("SELECT * FROM keys ORDER BY created")]
+            rows = database.execute("SELECT * FROM keys ORDER BY created").fetchall()
+        try:
+            return [_key(row) for row in rows]
+        except (msgspec.MsgspecError, TypeError) as error:
+            raise self._unusable(error) from error
 
     def revoke(self, id_or_name: str) -> ApiKey:
         """Revoke the valid key with this id or name. Raises `NotFound`."""
@@ -105,7 +109,7 @@ class KeyStore:
 
     def revoked_logins(self) -> dict[str, float]:
         """The revoked logins and refresh tokens by id, with the time at which they would have expired anyway."""
-        if not self.path.exists():
+        if self.stamp() is None:
             return {}
         with self._open() as database:
             return dict(database.execute("SELECT id, expires FROM revoked_logins WHERE expires > ?", (time.time(),)))
@@ -125,6 +129,8 @@ class KeyStore:
             status = os.stat(self.path)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise self._unusable(error) from error
         return status.st_mtime_ns, status.st_size, status.st_ino
 
     @contextmanager
@@ -134,14 +140,20 @@ class KeyStore:
             with closing(sqlite3.connect(self.path, timeout=LOCK_TIMEOUT)) as database:
                 version = database.execute("PRAGMA user_version").fetchone()[0]
                 if version > _VERSION:
-                    raise Unavailable(f"{self.path} was written by a newer version of jupyter-xinfer; update this one.")
+                    raise Unavailable(
+                        "The key store was written by a newer version of jupyter-xinfer; update this one.",
+                        place=str(self.path),
+                    )
                 if version < _VERSION:
                     database.executescript(_SCHEMA)
                 database.row_factory = sqlite3.Row
                 with database:
                     yield database
         except (sqlite3.Error, OSError) as error:
-            raise Unavailable(f"The key store {self.path} cannot be used: {error}.") from error
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: Exception) -> Unavailable:
+        return Unavailable("The key store cannot be used.", place=f"{self.path}: {error}")
 
     def _create_file(self) -> None:
         if not self.path.exists():

@@ -70,8 +70,11 @@ class Ledger:
 
     def rows(self, since: float = 0.0) -> list[UsageRow]:
         """What is in the file, from the hour of `since` on. Blocks."""
-        if not self.path.exists():
-            return []
+        try:
+            if not self.path.exists():
+                return []
+        except OSError as error:
+            raise self._unusable(error) from error
         with self._open() as database:
             found = database.execute("SELECT * FROM usage WHERE hour >= ? ORDER BY hour", (since // HOUR * HOUR,))
             return [UsageRow(*row) for row in found]
@@ -123,4 +126,7 @@ class Ledger:
                 database.execute(_SCHEMA)
                 yield database
         except (sqlite3.Error, OSError) as error:
-            raise Unavailable(f"The usage ledger {self.path} cannot be used: {error}.") from error
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: Exception) -> Unavailable:
+        return Unavailable("The usage ledger cannot be used.", place=f"{self.path}: {error}")

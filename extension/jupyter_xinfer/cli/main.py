@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = arguments.run(arguments, rest)
         sys.stdout.flush()
     except XinferError as error:
-        print(f"jupyter xinfer: {error.message}", file=sys.stderr)
+        print(f"jupyter xinfer: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         print(file=sys.stderr)

@@ -257,7 +257,9 @@ class XinferHandler(APIHandler):
 
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
         # The caller's mistakes are the caller's to read; only our own failures deserve a traceback in the log.
-        if not isinstance(value, XinferError) or value.status == 500:
+        if isinstance(value, XinferError) and value.place:
+            self.log.error("request %s: %s", self.request_id, value)
+        elif not isinstance(value, XinferError) or value.status == 500:
             super().log_exception(typ, value, tb)
 
 

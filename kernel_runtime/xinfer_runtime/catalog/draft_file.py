@@ -28,7 +28,7 @@ def read_draft(draft_model: str, path: Path, file: GgufFile) -> GgufFile:
         found = locate(wanted)
         draft = read_gguf(found)
     except ModelFileError as error:
-        raise ModelFileError(f"draft_model: {error.message}", param=_PARAM) from error
+        raise ModelFileError(f"draft_model: {error.message}", param=_PARAM, place=error.place) from error
     for what, its, ours in (
         ("tokenizer", draft.metadata.get("tokenizer.ggml.model"), file.metadata.get("tokenizer.ggml.model")),
         ("way of splitting texts", draft.metadata.get("tokenizer.ggml.pre"), file.metadata.get("tokenizer.ggml.pre")),
@@ -42,6 +42,8 @@ def read_draft(draft_model: str, path: Path, file: GgufFile) -> GgufFile:
 
 def other_vocabulary(draft: Path, path: Path, why: str) -> ModelFileError:
     return ModelFileError(
-        f"The draft model {draft} has another vocabulary than {path}: {why}. Take a smaller model of the same family.",
+        f"The draft model {draft.name} has another vocabulary than {path.name}: {why}. "
+        "Take a smaller model of the same family.",
         param=_PARAM,
+        place=f"{draft}, {path}",
     )

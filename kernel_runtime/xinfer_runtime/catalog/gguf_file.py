@@ -72,11 +72,13 @@ def _read(path: Path, part: int) -> GgufFile:
         with path.open("rb") as file:
             return _Header(file, path, part).read()
     except OSError as error:
-        raise ModelFileError(f"{path} cannot be read: {error.strerror or error}", param="model_path") from error
+        raise ModelFileError(
+            f"{path.name} cannot be read: {error.strerror or type(error).__name__}", param="model_path", place=str(path)
+        ) from error
 
 
 def _broken(path: Path, what: str) -> ModelFileError:
-    return ModelFileError(f"{path} cannot be used: {what}", param="model_path")
+    return ModelFileError(f"{path.name} cannot be used: {what}", param="model_path", place=str(path))
 
 
 class _Header:

@@ -158,8 +158,9 @@ class _Download:
         kept = min(_KEPT_FREE, disk.total // 20)
         if missing + kept > disk.free:
             raise DoesNotFit(
-                f"{self._reference.file} takes {missing / 2**30:.2f} GiB more on the node's disk, and "
-                f"{self._files.folder} has {disk.free / 2**30:.2f} GiB free, of which {kept / 2**30:.2f} stay free"
+                f"{self._reference.file} takes {missing / 2**30:.2f} GiB more on the node's disk, which has "
+                f"{disk.free / 2**30:.2f} GiB free, of which {kept / 2**30:.2f} stay free",
+                place=str(self._files.folder),
             )
 
     def _write(self, file: str, part: Part, end: int | None) -> None:
@@ -180,8 +181,6 @@ class _Download:
                         _state_file(path).write_bytes(msgspec.json.encode(state))
                     if state.done >= (state.size if end is None else end):
                         break
-        except OSError as error:
-            raise DoesNotFit(f"{path} cannot be written on this node: {error.strerror or error}") from error
         finally:
             with suppress(OSError):
                 _state_file(path).write_bytes(msgspec.json.encode(state))
@@ -242,13 +241,22 @@ class _Download:
                 raise Cancelled(f"The download of {self._reference.file} was cancelled")
             time.sleep(min(_POLL, seconds))
 
+    def _unwritable(self, error: OSError) -> DoesNotFit:
+        reason = error.strerror or type(error).__name__
+        return DoesNotFit(
+            f"{self._reference.file} cannot be written on this node: {reason}", place=f"{self._files.folder}: {error}"
+        )
+
     @contextmanager
     def _locked(self, unless: Callable[[], bool]) -> Iterator[None]:
         """Alone among all processes of the node; or not, when `unless` says that there is nothing to do."""
         folder = self._files.partial(self._reference, "")
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         name = hashlib.sha256(self._reference.file.encode()).hexdigest()[:16]
-        handle = os.open(folder / f".{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            handle = os.open(folder / f".{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise self._unwritable(error) from error
         try:
             while not unless():
                 with suppress(BlockingIOError):
@@ -258,6 +266,8 @@ class _Download:
                 self._report(sum(state.done for state in states), sum(state.size for state in states))
                 self._pause(_POLL)
             yield
+        except OSError as error:
+            raise self._unwritable(error) from error
         finally:
             os.close(handle)
 

@@ -64,9 +64,10 @@ def _adapter_bytes(file: GgufFile, spec: ModelSpec) -> int:
         adapter = read_adapter(path)
         if adapter.architecture != file.architecture:
             raise ModelFileError(
-                f"the LoRA adapter {name!r}, {path}, is for {adapter.architecture}, and the model is "
+                f"the LoRA adapter {name!r}, {path.name}, is for {adapter.architecture}, and the model is "
                 f"{file.architecture}",
                 param="lora",
+                place=str(path),
             )
         size += adapter.weight_bytes
     return size

@@ -26,10 +26,12 @@ def locate(spec: ModelSpec) -> Path:
     try:
         is_file = path.is_file()
     except OSError as error:
-        raise ModelFileError(f"{path} cannot be read on this node: {error.strerror}", param="model_path") from error
+        raise ModelFileError(
+            f"{path.name} cannot be read on this node: {error.strerror}", param="model_path", place=str(path)
+        ) from error
     if not is_file:
         what = "is no file" if path.exists() else "does not exist"
-        raise ModelFileError(f"{path} {what} on this node", param="model_path")
+        raise ModelFileError(f"{path.name} {what} at that path on this node", param="model_path", place=str(path))
     return path.absolute()
 
 

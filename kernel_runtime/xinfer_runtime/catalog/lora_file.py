@@ -17,7 +17,7 @@ def read_adapter(path: Path) -> GgufFile:
     try:
         file = read_gguf(path)
     except ModelFileError as error:
-        raise ModelFileError(error.message, param="lora") from error
+        raise ModelFileError(error.message, param="lora", place=error.place) from error
     if file.metadata.get("general.type") != "adapter" or file.metadata.get("adapter.type") != "lora":
-        raise ModelFileError(f"{path} is a GGUF file, and no LoRA adapter", param="lora")
+        raise ModelFileError(f"{path.name} is a GGUF file, and no LoRA adapter", param="lora", place=str(path))
     return file

@@ -6,6 +6,7 @@ A `process` is the agent's own number for one life of a replica process.
 import signal
 from dataclasses import dataclass
 
+from xinfer_runtime.cluster.last_words import last_words
 from xinfer_runtime.cluster.protocol import ReplicaWant, Sync
 from xinfer_runtime.errors import ErrorInfo
 from xinfer_runtime.messages import ModelInfo
@@ -106,10 +107,6 @@ class Kill:
 Instruction = Start | Drain | Kill
 
 
-_LINES_TOLD = 3
-_LINE_LIMIT = 200
-
-
 def describe_exit(event: Exited) -> str:
     """How a process ended, and the last lines it wrote, for people."""
     if event.returncode is None:
@@ -120,5 +117,5 @@ def describe_exit(event: Exited) -> str:
             how += ", as when the system runs out of memory"
     else:
         how = f"exit code {event.returncode}"
-    lines = [line.strip()[-_LINE_LIMIT:] for line in event.tail.splitlines() if line.strip()]
-    return f"{how}: {' | '.join(lines[-_LINES_TOLD:])}" if lines else how
+    said = last_words(event.tail)
+    return f"{how}: {said}" if said else how

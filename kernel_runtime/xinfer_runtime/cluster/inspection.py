@@ -17,11 +17,12 @@ async def inspect_file(spec: ModelSpec, inventory: Inventory | None = None) -> M
     """The spec with what its file says, fitted to the node as `inventory` has it, or not at all. Raises XinferError."""
     try:
         return await asyncio.to_thread(_inspect, spec, inventory)
-    except XinferError:
+    except XinferError as error:
+        logger.warning("the file of %s: %s", spec.uid, error)
         raise
     except Exception as error:
         logger.exception("looking at the file of %s", spec.uid)
-        raise EngineError(f"the file of {spec.uid!r} could not be looked at: {error!r}") from error
+        raise EngineError(f"the file of {spec.uid!r} could not be looked at: {type(error).__name__}") from error
 
 
 def _inspect(spec: ModelSpec, inventory: Inventory | None) -> ModelSpec:

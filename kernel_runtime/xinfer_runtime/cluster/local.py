@@ -11,6 +11,7 @@ import msgspec
 
 from xinfer_runtime.cluster.child_process import child_command, child_environment
 from xinfer_runtime.cluster.credentials import TlsCredentials
+from xinfer_runtime.cluster.last_words import last_words
 from xinfer_runtime.cluster.local_protocol import (
     LOG_NAME,
     ClusterAddress,
@@ -68,8 +69,8 @@ class LocalClusterProcess:
             log = self._home / "logs" / LOG_NAME
             tail = await asyncio.to_thread(_end_of, log)
             why = "it ended" if isinstance(error, msgspec.MsgspecError) else repr(error)
-            message = f"the local cluster did not start: {why}; its log {log} ends with: {tail}"
-            raise ClusterUnavailable(message) from error
+            said = f"; its log ends with: {words}" if (words := last_words(tail)) else ""
+            raise ClusterUnavailable(f"the local cluster did not start: {why}{said}", place=str(log)) from error
         except asyncio.CancelledError:
             self._kill()
             raise
@@ -105,4 +106,4 @@ def _end_of(path: Path) -> str:
     try:
         return path.read_text(errors="replace")[-_TAIL:].strip()
     except OSError as error:
-        return f"({error})"
+        return f"({error.strerror})"

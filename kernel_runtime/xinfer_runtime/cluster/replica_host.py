@@ -221,11 +221,12 @@ class ReplicaHost:
             await asyncio.wait({thread}, timeout=_PROGRESS_SECONDS)
         try:
             await thread
-        except XinferError:
+        except XinferError as error:
+            logger.warning("%s was not downloaded: %s", path, error)
             raise
         except Exception as error:
             logger.exception("downloading %s", path)
-            raise EngineError(f"{path} could not be downloaded: {error!r}") from error
+            raise EngineError(f"{path} could not be downloaded: {type(error).__name__}") from error
 
     def _share_cores(self) -> None:
         """Divide the cores among the replicas that there are, and tell those whose share is another one now."""

@@ -15,6 +15,7 @@ from collections.abc import Callable
 import msgspec
 
 from xinfer_runtime.cluster.child_process import die_with_parent, take_standard_streams
+from xinfer_runtime.cluster.last_words import last_words
 from xinfer_runtime.cluster.replica_protocol import (
     BEAT_SECONDS,
     LINE_LIMIT,
@@ -103,6 +104,7 @@ class Replica:
             await self._server.close()
             await asyncio.wait_for(engine.close(), _CLOSE_SECONDS)
         except XinferError as error:
+            logger.error("%s was not loaded: %s", self._config.spec.uid, error)
             self._say(FailedLine(error.info))
             return 1
         except TimeoutError:
@@ -124,7 +126,7 @@ class Replica:
             raise
         except Exception as error:
             logger.exception("loading %s", spec.uid)
-            raise EngineError(f"{spec.engine} failed to load {spec.uid!r}: {error!r}") from error
+            raise EngineError(f"{spec.engine} failed to load {spec.uid!r}: {last_words(repr(error))}") from error
         # What was made until now stays: a collector that looks at it again and again stops the tokens for milliseconds.
         gc.collect()
         gc.freeze()

@@ -71,8 +71,10 @@ def _load(model: int, adapter: LoraAdapter) -> Any:
     read_adapter(path)
     handle = llama_cpp.llama_adapter_lora_init(model, str(path).encode())
     if not handle:
-        reason = native_log.errors() or "no reason was given"
-        raise ModelFileError(f"llama.cpp could not load the LoRA adapter {path}: {reason}", param="lora")
+        reason = native_log.errors().replace(str(path), path.name) or "no reason was given"
+        raise ModelFileError(
+            f"llama.cpp could not load the LoRA adapter {path.name}: {reason}", param="lora", place=str(path)
+        )
     if llama_cpp.llama_adapter_get_alora_n_invocation_tokens(handle):
-        raise ModelFileError(f"{path} is an activated LoRA adapter, which is not supported", param="lora")
+        raise ModelFileError(f"{path.name} is an activated LoRA adapter, which is not supported", param="lora")
     return handle

@@ -51,8 +51,8 @@ def load_draft(
 def _check(draft: Weights, draft_path: Path, weights: Weights, path: Path) -> None:
     if not draft.shares_prefixes:
         raise ModelFileError(
-            f"{draft_path} has recurrent layers or a sliding window, so that its cache cannot forget what was guessed "
-            "wrong: it cannot be a draft model",
+            f"{draft_path.name} has recurrent layers or a sliding window, so that its cache cannot forget what was "
+            "guessed wrong: it cannot be a draft model",
             param="draft_model",
         )
     token = weights.vocabulary.first_difference(draft.vocabulary)

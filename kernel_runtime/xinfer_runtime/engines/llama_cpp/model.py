@@ -93,12 +93,14 @@ def load_weights(path: Path, offload: Offload, proceed: Callable[[float], bool],
     del kept_alive
     if not handle:
         if stopped:
-            raise Cancelled(f"Loading {path} was cancelled")
-        reason = native_log.errors() or "no reason was given"
-        raise ModelFileError(f"llama.cpp could not load {path}: {reason}", param="model_path")
+            raise Cancelled(f"Loading {path.name} was cancelled")
+        reason = native_log.errors().replace(str(path), path.name) or "no reason was given"
+        raise ModelFileError(f"llama.cpp could not load {path.name}: {reason}", param="model_path", place=str(path))
     if llama_cpp.llama_model_has_encoder(handle) or not llama_cpp.llama_model_has_decoder(handle):
         llama_cpp.llama_model_free(handle)
-        raise InvalidRequest(f"{path} is an encoder; this engine serves models that generate text", param="model_path")
+        raise InvalidRequest(
+            f"{path.name} is an encoder; this engine serves models that generate text", param="model_path"
+        )
     vocabulary = Vocabulary(handle)
     return Weights(
         handle=handle,
