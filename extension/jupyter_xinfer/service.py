@@ -272,8 +272,10 @@ class Service:
             async with aclosing(answer) as deltas:
                 async for delta in deltas:
                     answered()
-                    count.observe(delta)
-                    yield delta
+                    count.begin(delta)
+                    if not delta.only_begins:
+                        count.observe(delta)
+                        yield delta
 
     async def embed(self, uid: str, request: EmbedRequest) -> AsyncGenerator[Delta]:
         """The vectors of the inputs in their order, those of a few at a time; of documents for a query, their scores.
@@ -285,10 +287,17 @@ class Service:
         caller = current_principal()
         flow = self.fair_share.flow(caller, uid)
 
-        def pieces(router: Router) -> AsyncGenerator[Delta]:
-            return in_pieces(partial(router.generate, uid, flow=flow), _traced(request), len(router.stats(uid)))
-
         with self.meter.request(caller, uid) as count, self._demand.request(uid) as answered:
+
+            async def counted(router: Router, piece: EmbedRequest) -> AsyncGenerator[Delta]:
+                async with aclosing(router.generate(uid, piece, flow)) as deltas:
+                    async for delta in deltas:
+                        count.begin(delta)
+                        yield delta
+
+            def pieces(router: Router) -> AsyncGenerator[Delta]:
+                return in_pieces(partial(counted, router), _traced(request), len(router.stats(uid)))
+
             answer = self.requests.abortable(uid, request.id, self._when_awake(uid, pieces))
             async with aclosing(answer) as deltas:
                 async for delta in deltas:

@@ -253,10 +253,20 @@ class Delta(Struct, frozen=True, array_like=True):
     """Of each input its vector, as little-endian float32, in the answer to an `EmbedRequest`."""
     stop_string: str | None = None
     """The stop string that ended the output, in the last delta."""
+    prompt_tokens: int = 0
+    """Of the whole prompt, in the first delta: of a long one before it is computed, so that it can be counted although
+    nobody waits for its end."""
 
     @property
     def last(self) -> bool:
         return self.finish_reason is not None or self.error is not None
+
+    @property
+    def only_begins(self) -> bool:
+        """Whether it says how long the prompt is, and nothing of the answer."""
+        return bool(self.prompt_tokens) and not (
+            self.last or self.token_ids or self.text or self.reasoning or self.tool_calls
+        )
 
 
 class EngineStats(Struct, frozen=True, kw_only=True):

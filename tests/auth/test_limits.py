@@ -1,6 +1,7 @@
 """Limits of callers, and the ledger of what they used."""
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,36 @@ async def test_a_request_is_counted_and_its_use_written(tmp_path: Path) -> None:
     assert (row.caller, row.model) == ("api_key:ci", "m")
     assert (row.requests, row.prompt_tokens, row.completion_tokens) == (1, 7, 3)
     assert ledger.path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_request_that_is_given_up_costs_what_was_computed(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, LOG)
+    meter, who = Meter(Limiter(clock=Clock()), ledger), caller(tokens_per_day=20)
+    with suppress(RuntimeError), meter.request(who, "m") as count:
+        count.begin(Delta(id="r", prompt_tokens=18))
+        count.begin(Delta(id="r", prompt_tokens=18))  # At another replica, after the first was lost.
+        count.observe(Delta(id="r", token_ids=(1, 2)))
+        raise RuntimeError("the client went away")
+    with pytest.raises(RateLimited), meter.request(who, "m"):
+        pass
+    await meter.close()
+
+    (row,) = Ledger(tmp_path, LOG).rows()
+    assert (row.prompt_tokens, row.completion_tokens) == (18, 2)
+
+
+async def test_pieces_of_a_request_add_up(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, LOG)
+    meter = Meter(Limiter(clock=Clock()), ledger)
+    with meter.request(caller(), "m") as count:
+        count.begin(Delta(id="r-0", prompt_tokens=5))
+        count.begin(Delta(id="r-1", prompt_tokens=7))
+        count.observe(Delta(id="r", usage=Usage(5, 0)))
+        assert count.prompt_tokens == 12
+        count.observe(Delta(id="r", usage=Usage(12, 0)))
+    await meter.close()
+
+    assert Ledger(tmp_path, LOG).rows()[0].prompt_tokens == 12
 
 
 async def test_one_hour_is_one_row_over_several_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

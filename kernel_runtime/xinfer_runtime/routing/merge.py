@@ -29,6 +29,7 @@ def merge(deltas: Sequence[Delta], request_id: str) -> Delta:
         tuple(piece for delta in deltas for piece in delta.pieces),
         tuple(vector for delta in deltas for vector in delta.vectors),
         last.stop_string,
+        max(delta.prompt_tokens for delta in deltas),
     )
 
 

@@ -29,7 +29,7 @@ def vectors(delta: Delta) -> NDArray[np.float32]:
 
 
 async def embed(running: RunningEngine, *inputs: str | tuple[int, ...], **fields: Any) -> NDArray[np.float32]:
-    [delta] = await running.run(EmbedRequest(id=f"{inputs!r:.60}{fields}", inputs=inputs, **fields))
+    *_, delta = await running.run(EmbedRequest(id=f"{inputs!r:.60}{fields}", inputs=inputs, **fields))
     return vectors(delta)
 
 
@@ -143,9 +143,11 @@ async def test_a_small_request_overtakes_a_giant_one(encoder: RunningEngine) -> 
     encoder.submit(EmbedRequest(id="giant", inputs=("some words of a text " * 4,) * 3000))
     encoder.submit(EmbedRequest(id="small", inputs=("hello",)))
     await encoder.finish("small")
-    assert not encoder.deltas["giant"]
+    assert [delta.only_begins for delta in encoder.deltas["giant"]] == [True]
     assert encoder.engine.stats().running + encoder.engine.stats().waiting == 1
-    assert len((await encoder.finish("giant"))[0].vectors) == 3000
+    begun, done = await encoder.finish("giant")
+    assert len(done.vectors) == 3000
+    assert begun.prompt_tokens == done.usage.prompt_tokens
 
 
 async def test_an_abort_silences_a_request_and_the_next_one_is_served(encoder: RunningEngine) -> None:

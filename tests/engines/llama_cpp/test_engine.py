@@ -75,6 +75,16 @@ async def test_an_abort_frees_the_slot_and_silences_the_request(running: Running
     running.engine.abort("stays")
 
 
+async def test_a_prompt_is_told_as_soon_as_it_is_computed_and_once(running: RunningEngine) -> None:
+    for name, words in (("short", 2), ("long", 300)):
+        running.submit(greedy(name, "x" * words, 5))
+        deltas = await running.finish(name)
+        told = [delta.prompt_tokens for delta in deltas]
+        assert told[0] == deltas[-1].usage.prompt_tokens
+        assert set(told[1:]) <= {0}
+        assert deltas[0].only_begins is (name == "long")
+
+
 async def test_an_abort_before_the_request_was_prepared_leaves_nothing_behind(running: RunningEngine) -> None:
     for n in range(200):
         running.submit(greedy(f"r{n}", "some text " * 20, 400))

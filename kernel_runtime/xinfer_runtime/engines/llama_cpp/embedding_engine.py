@@ -113,7 +113,8 @@ class EmbeddingEngine(Engine):
         for ticket, delta in outcomes:
             if ticket in self._live:  # Else aborted since.
                 deltas.append(delta)
-                del self._ticket_of[self._live.pop(ticket)]
+                if delta.last:
+                    del self._ticket_of[self._live.pop(ticket)]
         if deltas:
             self._emit(deltas)
 

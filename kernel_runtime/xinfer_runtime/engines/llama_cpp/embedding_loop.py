@@ -18,6 +18,10 @@ logger = logging.getLogger(__name__)
 Outcome = tuple[int, Delta]
 
 
+_LONG = 128
+"""Tokens of a request beside which one more message to the gateway costs nothing."""
+
+
 @dataclass(frozen=True)
 class Start:
     """Compute a request: `inputs` are the tokens of each of its inputs."""
@@ -78,6 +82,7 @@ class EmbeddingLoop:
         """Work until a Stop command comes."""
         while self._obey():
             items = self._queue.next_pass()
+            self._begin(items)
             self._count(items)
             outcomes = self._compute(items)
             self._count()
@@ -102,6 +107,17 @@ class EmbeddingLoop:
                 self._requests[command.ticket] = command.request
                 self._queue.add(Job(command.ticket, command.inputs))
             self._count()
+
+    def _begin(self, items: Sequence[Item]) -> None:
+        """Say of long requests whose first input is computed now how long they are."""
+        begun = [item.job for item in items if item.index == 0 and item.job.key in self._requests]
+        told = [
+            (job.key, Delta(self._requests[job.key].id, prompt_tokens=job.tokens))
+            for job in begun
+            if job.tokens >= _LONG
+        ]
+        if told:
+            self._publish(told)
 
     def _compute(self, items: Sequence[Item]) -> list[Outcome]:
         """One pass. Where it fails, each input is computed alone, so that only those at fault fail."""

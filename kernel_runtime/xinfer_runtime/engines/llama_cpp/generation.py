@@ -65,6 +65,8 @@ class Generation:
         mu = request.resume_mu
         self.sampler = Sampler(sampling, seed, prompt, constraint, breakers=breakers, mu=mu, thoughts=thoughts)
         room = facts.context_length - len(prompt)
+        self.begun = False
+        """Whether it was told how long the prompt is."""
         self._limit = room if sampling.max_tokens is None else min(sampling.max_tokens, room)
         self._facts = facts
         # A constrained output ends where its grammar does, whoever wishes to go on.
@@ -114,6 +116,11 @@ class Generation:
         elif self.completion_tokens >= self._limit:
             self.finish_reason = FinishReason.LENGTH
 
+    def begin(self) -> Delta:
+        """The prompt is about to be computed."""
+        self.begun = True
+        return Delta(id=self.request_id, prompt_tokens=self.prompt_tokens)
+
     def tell(self) -> Delta:
         """What to send for the tokens taken since the last call; sets `finish_reason` when a stop string came."""
         if self._error is not None:
@@ -154,6 +161,7 @@ class Generation:
             output = self._parsed(text)
         self._count_thoughts(output, len(token_ids))
         last = self.finish_reason is not None
+        first, self.begun = not self.begun, True
         return Delta(
             id=self.request_id,
             text=output.text,
@@ -165,6 +173,7 @@ class Generation:
             reasoning=output.reasoning,
             mirostat_mu=self.sampler.mirostat.mu if self.sampler.mirostat is not None else None,
             stop_string=self._stop.found,
+            prompt_tokens=self.prompt_tokens if first else 0,
         )
 
     def _count_thoughts(self, output: Output, tokens: int) -> None:

@@ -33,6 +33,9 @@ _PACE = 0.004
 """Seconds for which tokens may be kept to be sent together. A small model takes less for one, and then its way to the
 client, for which cores are taken from the next pass, costs as much as computing it. Nobody sees 4 ms."""
 
+_LONG_PROMPT = 128
+"""Tokens in one pass, beside which one more message to the gateway costs nothing."""
+
 Outcome = tuple[int, Delta]
 """A delta and the ticket of the request that it is for."""
 
@@ -159,6 +162,7 @@ class EngineLoop:
 
     def _compute(self, works: list[Work]) -> bool:
         """One forward pass, and a token for each sequence that is ready for one. Returns False when there was none."""
+        self._tell_long_prompts(works)
         code = self._context.decode(
             [
                 Chunk(
@@ -262,6 +266,15 @@ class EngineLoop:
                 assert self._speculation is not None
                 self._speculation.judge(work, accepted[id(work)])
                 self._context.change([Remove(slot, work.start + work.count + accepted[id(work)])])
+
+    def _tell_long_prompts(self, works: list[Work]) -> None:
+        """Say that they are being computed. Others are told with their first token, which comes soon."""
+        for work in works:
+            if work.count >= _LONG_PROMPT and not (generation := self._generations[work.sequence.key]).begun:
+                self._outcomes.append((work.sequence.key, generation.begin()))
+                self._pressing = True
+        if self._pressing:
+            self._send()
 
     def _tell(self) -> None:
         """Make text of the tokens that were taken, and find the stop strings in it."""
