@@ -22,6 +22,7 @@ from jupyter_xinfer.auth.limits import DAY, Limiter
 from jupyter_xinfer.auth.meter import Meter
 from jupyter_xinfer.auth.node_files import NodeFiles
 from jupyter_xinfer.auth.runtime_key import RuntimeKey
+from jupyter_xinfer.auth.site_limits import SiteLimits
 from jupyter_xinfer.banner import banner
 from jupyter_xinfer.handlers.routes import routes
 from jupyter_xinfer.metrics import Metrics
@@ -79,6 +80,11 @@ class XinferApp(ExtensionApp):
         help="Shares of callers where requests wait, as {'user:ann': 2.0, 'api_key:ci@xinfer-demo': 0.5}; the names "
         "are those of `jupyter xinfer usage`, with @MODEL for one model alone. Default: 1, or a key's or user's own.",
     ).tag(config=True)
+    limits = Dict(
+        Dict(),
+        help="Limits of callers by kind or name, as {'jupyter': {'tokens_per_day': 1000000}, 'jupyter:ann': {...}}, "
+        "with the fields that limits have in the auth file. A key's or user's own go first. Default: none.",
+    ).tag(config=True)
     # Not `log_format`, which is traitlets' own name for how one line looks.
     log_lines = Enum(
         FORMATS,
@@ -108,6 +114,14 @@ class XinferApp(ExtensionApp):
         return JSON if wants_json() else TEXT
 
     def initialize_settings(self) -> None:
+        """A mistake in the configuration ends the server: it must not run with fewer doors shut."""
+        try:
+            self._set_up()
+        except InvalidRequest as error:
+            self.log.critical("%s", error)
+            self.exit(1)
+
+    def _set_up(self) -> None:
         self._set_up_logs()
         home = Path(self.home).expanduser().absolute()
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -126,7 +140,8 @@ class XinferApp(ExtensionApp):
             share_weights=dict(self.share_weights),
         )
         provider = self._server.identity_provider
-        gate = Gate(self.runtime_key, KeyRing(KeyStore(home), self.log), self._users(), lambda: provider.token)
+        ring, limits = KeyRing(KeyStore(home), self.log), SiteLimits(self.limits)
+        gate = Gate(self.runtime_key, ring, self._users(), lambda: provider.token, limits)
         ledger = Ledger(home, self.log)
         meter = Meter(Limiter(self._spent_today(ledger)), ledger)
         self.service = Service(config, Metrics(), gate, meter, self._emit, self.log)
@@ -236,14 +251,10 @@ class XinferApp(ExtensionApp):
         task.add_done_callback(self._tasks.discard)
 
     def _users(self) -> AuthConfig | None:
-        """The users of `auth_config`. A mistake in the file ends the server: it must not run with fewer doors shut."""
+        """The users of `auth_config`."""
         if not self.auth_config:
             return None
-        try:
-            config = load_auth_config(Path(self.auth_config).expanduser())
-        except InvalidRequest as error:
-            self.log.critical("%s", error.message)
-            self.exit(1)
+        config = load_auth_config(Path(self.auth_config).expanduser())
         for warning in config.warnings:
             self.log.warning("XinferApp.auth_config: %s", warning)
         return config

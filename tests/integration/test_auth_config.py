@@ -115,9 +115,9 @@ def test_no_secret_is_in_a_log_an_error_a_metric_or_the_process_list(server: Xin
         assert secret not in shown
 
 
-def test_a_mistake_in_the_file_ends_the_start_and_names_the_field(tmp_path: Path) -> None:
-    path = write(tmp_path / "auth.json", secret_key="too-short-to-be-safe")
-    command = [str(Path(sys.executable).with_name("jupyter")), "xinfer", "local", "--auth-config", str(path)]
+def failed_start(tmp_path: Path, *options: str) -> str:
+    """What a server with these options says before it ends."""
+    command = [str(Path(sys.executable).with_name("jupyter")), "xinfer", "local", *options]
     folders = {"XINFER_HOME": "home", "JUPYTER_RUNTIME_DIR": "run", "JUPYTER_CONFIG_DIR": "config"}
     env = {name: str(tmp_path / folder) for name, folder in folders.items()}
     done = subprocess.run(
@@ -131,8 +131,31 @@ def test_a_mistake_in_the_file_ends_the_start_and_names_the_field(tmp_path: Path
     )
 
     assert done.returncode == 1
-    assert "`auth_config.secret_key`" in done.stderr
-    assert "too-short-to-be-safe" not in done.stderr + done.stdout
+    return done.stderr + done.stdout
+
+
+def test_a_mistake_in_the_file_ends_the_start_and_names_the_field(tmp_path: Path) -> None:
+    said = failed_start(
+        tmp_path, "--auth-config", str(write(tmp_path / "auth.json", secret_key="too-short-to-be-safe"))
+    )
+
+    assert "`auth_config.secret_key`" in said
+    assert "too-short-to-be-safe" not in said
+
+
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [
+        ('limits={"jupyter": {"tokens_per_day": 0}}', "`tokens_per_day`"),
+        ('share_weights={"user:ann": -1.0}', "share_weights['user:ann']"),
+    ],
+)
+def test_limits_that_cannot_work_end_the_start_too(tmp_path: Path, option: str, named: str) -> None:
+    said = failed_start(tmp_path, f"--XinferApp.{option}")
+
+    assert f"XinferApp.{option.partition('=')[0]}" in said
+    assert named in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize("credential", [KEY, JUPYTER_TOKEN])

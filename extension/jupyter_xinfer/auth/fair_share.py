@@ -23,7 +23,9 @@ class FairShare:
         self._weights = dict(weights or {})
         for name, weight in self._weights.items():
             if isinstance(weight, bool) or not 0 < weight <= MOST_WEIGHT:
-                raise InvalidRequest(f"share_weights[{name!r}] must be above 0 and at most {MOST_WEIGHT:.0f}.")
+                raise InvalidRequest(
+                    f"XinferApp.share_weights[{name!r}] must be above 0 and at most {MOST_WEIGHT:.0f}."
+                )
 
     def flow(self, caller: Principal, model: str) -> Flow:
         """Who shares the model's replicas as this caller."""

@@ -17,6 +17,7 @@ from jupyter_xinfer.auth.logins import Logins
 from jupyter_xinfer.auth.principal import EVERYTHING, Principal
 from jupyter_xinfer.auth.runtime_key import RuntimeKey
 from jupyter_xinfer.auth.shape import is_key, is_our_jwt
+from jupyter_xinfer.auth.site_limits import SiteLimits
 from xinfer_runtime.errors import AuthenticationRequired
 
 _MADE_UP = re.compile(r"[0-9a-f]{32}")
@@ -34,10 +35,12 @@ class Gate:
         ring: KeyRing,
         config: AuthConfig | None = None,
         jupyter_token: Callable[[], str] = str,
+        limits: SiteLimits | None = None,
     ) -> None:
         self.logins = Logins(config, ring)
         self._ring = ring
         self._jupyter_token = jupyter_token
+        self._limits = limits or SiteLimits()
         self._runtime_key = runtime_key
         self._runtime_principal = Principal(kind="runtime_key", name="this server's kernels", permissions=EVERYTHING)
         self._users_by_digest = config.by_digest if config is not None else {}
@@ -49,11 +52,12 @@ class Gate:
         return not hmac.compare_digest(credential.encode(), self._jupyter_token().encode())
 
     async def identify(self, credential: str) -> Principal:
-        """The caller with this credential. Raises `AuthenticationRequired` for a wrong, expired or revoked one.
+        """The caller with this credential. Raises `AuthenticationRequired` for a wrong, expired or revoked one."""
+        return self._limits.of(await self._identify(credential))
 
-        Keys are found by their SHA-256: the time that takes depends on the digest, of which no guess of a key gives a
-        guesser any control, and so tells nothing about any key.
-        """
+    async def _identify(self, credential: str) -> Principal:
+        # Keys are found by their SHA-256: the time that takes depends on the digest, of which no guess of a key gives a
+        # guesser any control, and so tells nothing about any key.
         if not is_key(credential):
             return await self.logins.identify(credential)
         if self._runtime_key.matches(credential):
@@ -79,7 +83,7 @@ class Gate:
         """
         if name.startswith("Anonymous ") and _MADE_UP.fullmatch(username):
             username = "owner"
-        return Principal(kind="jupyter", name=username, permissions=EVERYTHING)
+        return self._limits.of(Principal(kind="jupyter", name=username, permissions=EVERYTHING))
 
     async def close(self) -> None:
         await self._ring.close()
