@@ -35,7 +35,7 @@ def write(path: Path, **auth: Any) -> Path:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[XinferServer]:
     folder = tmp_path_factory.mktemp("auth")
     options = ["--auth-config", str(write(folder / "auth.json")), f"--IdentityProvider.token={JUPYTER_TOKEN}"]
-    options += [f"--ServerApp.allow_origin={PAGE}"]
+    options += [f"--ServerApp.allow_origin={PAGE}", '--XinferApp.limits={"jupyter": {"requests_per_minute": 1}}']
     running = start_server(folder, *options)
     running.token = JUPYTER_TOKEN
     try:
@@ -156,6 +156,22 @@ def test_limits_that_cannot_work_end_the_start_too(tmp_path: Path, option: str, 
     assert f"XinferApp.{option.partition('=')[0]}" in said
     assert named in said
     assert "Traceback" not in said
+
+
+def test_jupyters_users_have_the_limits_of_the_configuration_and_others_have_not(server: XinferServer) -> None:
+    server.launch(model_name="xinfer-demo")
+    body = {"model": "xinfer-demo", "prompt": "Hello", "max_tokens": 1}
+    with server.client() as http:
+        assert http.post("v1/completions", json=body).status_code == 200
+        refused = http.post("v1/completions", json=body)
+        ann = {"Authorization": f"Bearer {log_in(server).json()['access_token']}"}
+        assert http.post("v1/completions", json=body, headers=ann).status_code == 200
+        assert http.post("v1/completions", json=body, headers=ann).status_code == 200
+        assert http.delete("v1/models/xinfer-demo").status_code == 200
+
+    assert refused.status_code == 429
+    assert "'owner' is limited to 1 requests a minute" in refused.json()["detail"]
+    assert 0 < int(refused.headers["retry-after"]) <= 60
 
 
 @pytest.mark.parametrize("credential", [KEY, JUPYTER_TOKEN])
