@@ -8,11 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 from tests.conftest import BASE_URL, XinferServer, start_server
 
 MIB = 2**20
+LEEWAY = 10 * MIB
+"""By which the memory of a server with its cluster and replica may differ from one moment to the next."""
 BODY_SECONDS = 10
 CHAT = BASE_URL + "v1/chat/completions"
 QUESTION = {"model": "xinfer-demo", "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 1}
@@ -30,6 +31,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[XinferServer]:
     running = start_server(tmp_path_factory.mktemp("abuse"), f"--XinferApp.body_timeout={BODY_SECONDS}")
     try:
         running.launch(model_name="xinfer-demo")
+        # What is allocated once, for as many requests as there are at a time, is allocated before measuring.
+        abort_streams(running, 200)
         serves(running)
         yield running
     finally:
@@ -38,13 +41,29 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[XinferServer]:
 
 @pytest.fixture(autouse=True)
 def afterwards(server: XinferServer) -> Iterator[None]:
-    """After each abuse the server serves, nothing runs in its engine, and it has the files open that it had before."""
-    before = open_files(server)
+    """After each abuse the server serves, nothing runs in its engine, and memory and open files are where they were."""
+    files, size = open_files(server), memory(server)
     yield
     serves(server)
     eventually(lambda: running_requests(server) == 0)
     # Two of leeway: an idle HTTP connection of this test's own, and a file that is read again now and then.
-    eventually(lambda: open_files(server) <= before + 2)
+    eventually(lambda: open_files(server) <= files + 2)
+    eventually(lambda: memory(server) - size < LEEWAY)
+
+
+def abort_streams(server: XinferServer, count: int) -> None:
+    """Twenty at a time; half of them after their first words."""
+
+    def abort(number: int) -> None:
+        with server.client() as http, http.stream("POST", "v1/chat/completions", json=LONG) as stream:
+            assert stream.status_code == 200
+            if number % 2:
+                next(stream.iter_lines())
+
+    with ThreadPoolExecutor(20) as clients:
+        for _ in clients.map(abort, range(count)):
+            pass
+    eventually(lambda: running_requests(server) == 0)
 
 
 def serves(server: XinferServer) -> None:
@@ -205,26 +224,8 @@ def test_a_client_that_does_not_read_is_dropped_with_its_stream(server: XinferSe
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_thousand_aborted_streams_leave_memory_and_files_where_they_were(server: XinferServer) -> None:
-    def abort(number: int) -> None:
-        with server.client() as http, http.stream("POST", "v1/chat/completions", json=LONG) as stream:
-            assert stream.status_code == 200
-            if number % 2:
-                next(stream.iter_lines())
-
-    def aborts(count: int) -> None:
-        with ThreadPoolExecutor(20) as clients:
-            for _ in clients.map(abort, range(count)):
-                pass
-        eventually(lambda: running_requests(server) == 0)
-
-    aborts(200)  # What is allocated once, for the largest number of requests at a time, is allocated now.
-    before = memory(server)
-    aborts(1000)
-
-    assert memory(server) - before < 30 * MIB
-    with httpx.Client() as http:
-        assert http.get(server.url + "health").status_code == 200
+def test_a_thousand_aborted_streams_leave_nothing(server: XinferServer) -> None:
+    abort_streams(server, 1000)
 
 
 def test_the_log_of_all_this_shows_no_failure_of_ours(server: XinferServer) -> None:
