@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from jupyter_xinfer.protocol.nesting import MOST, deeper_than
 from xinfer_runtime.catalog.custom import MAX_BYTES, parse_custom_model
 from xinfer_runtime.catalog.families import Family
 from xinfer_runtime.catalog.model_kind import LLM
@@ -99,6 +100,8 @@ def definition_text(model: Any, model_type: str = LLM) -> str:
     The definition of anything but an LLM says so, for whoever reads it again.
     """
     if isinstance(model, str):
+        if len(model) <= MAX_BYTES and deeper_than(model.encode("utf-8", "surrogatepass")):
+            raise InvalidRequest(f"`model` is nested deeper than {MOST} levels.", param="model")
         if model_type == LLM or len(model) > MAX_BYTES:
             return model
         try:

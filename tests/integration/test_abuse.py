@@ -1,11 +1,13 @@
 """What hostile and broken clients do to a server: it serves on, and holds no more memory and files than before."""
 
 import contextlib
+import json
 import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -16,7 +18,15 @@ LEEWAY = 10 * MIB
 """By which the memory of a server with its cluster and replica may differ from one moment to the next."""
 BODY_SECONDS = 10
 CHAT = BASE_URL + "v1/chat/completions"
-QUESTION = {"model": "xinfer-demo", "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 1}
+QUESTION: dict[str, Any] = {
+    "model": "xinfer-demo",
+    "messages": [{"role": "user", "content": "Hello!"}],
+    "max_tokens": 1,
+}
+CALL = {
+    "role": "assistant",
+    "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "DEEP"}}],
+}
 LONG = {
     "model": "xinfer-demo",
     "messages": [{"role": "user", "content": "Tell me a story."}],
@@ -166,6 +176,31 @@ def test_long_headers_are_taken_or_refused(server: XinferServer, size: int, stat
 def test_a_body_that_is_no_text_is_the_callers_mistake(server: XinferServer, body: bytes) -> None:
     with server.client() as http:
         assert http.post("v1/chat/completions", content=body).status_code in (400, 404)
+
+
+@pytest.mark.parametrize("levels", [100, 500, 700, 900, 960, 975, 985])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (
+            "v1/chat/completions",
+            {**QUESTION, "tools": [{"type": "function", "function": {"name": "f", "parameters": 0}}]},
+        ),
+        ("v1/chat/completions", {**QUESTION, "chat_template_kwargs": {"a": 0}}),
+        ("v1/chat/completions", {**QUESTION, "messages": [*QUESTION["messages"], CALL]}),
+        ("v1/messages", {**QUESTION, "tools": [{"name": "f", "input_schema": 0}]}),
+        ("tokenize", {"model": "xinfer-demo", "prompt": "a", "a": 0}),
+        ("v1/models", {"model_name": "xinfer-demo", "model_uid": "deep", "lora": 0}),
+    ],
+)
+def test_a_body_that_is_nested_deeply_is_the_callers_mistake(
+    server: XinferServer, path: str, body: dict[str, Any], levels: int
+) -> None:
+    deep = '{"a":' * levels + "1" + "}" * levels
+    with server.client() as http:
+        text = json.dumps(body).replace(": 0", f": {deep}").replace("DEEP", json.dumps(deep)[1:-1])
+        answer = http.post(path, content=text)
+    assert answer.status_code in (200, 400), answer.text
 
 
 @pytest.mark.parametrize(

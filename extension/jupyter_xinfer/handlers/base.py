@@ -80,6 +80,8 @@ def _endpoint(method: Verb, permission: str, takes: Takes, gives: Any) -> Verb:
         except asyncio.CancelledError:
             if not self.client_gone:
                 raise
+        except RecursionError:
+            raise InvalidRequest("The request is nested too deeply.") from None
         finally:
             self.task = None
 

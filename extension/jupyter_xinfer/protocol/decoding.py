@@ -5,6 +5,7 @@ from typing import TypeVar
 
 import msgspec
 
+from jupyter_xinfer.protocol.nesting import MOST, deeper_than
 from xinfer_runtime.errors import InvalidRequest
 
 T = TypeVar("T")
@@ -18,13 +19,20 @@ _UNKNOWN = re.compile(r"Object contains unknown field `([^`]+)`")
 def decode(body: bytes, kind: type[T]) -> T:
     """Decode `body` as `kind`. Raises `InvalidRequest` with `param` set to the field at fault where there is one."""
     try:
-        return msgspec.json.decode(body, type=kind)
+        decoded = msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
         raise _as_invalid_request(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"The request body is not valid JSON: {error}.") from None
     except RecursionError:
-        raise InvalidRequest("The request body is nested too deeply.") from None
+        raise _too_deep() from None
+    if deeper_than(body):
+        raise _too_deep()
+    return decoded
+
+
+def _too_deep() -> InvalidRequest:
+    return InvalidRequest(f"The request body is nested deeper than {MOST} levels.")
 
 
 def _as_invalid_request(message: str) -> InvalidRequest:

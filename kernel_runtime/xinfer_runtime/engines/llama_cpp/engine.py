@@ -154,6 +154,9 @@ class LlamaCppEngine(Engine):
                 self._start(ticket, request)
         except XinferError as error:
             self._post(self._deliver, [(ticket, Delta(id=request.id, error=error.info))])
+        except RecursionError:
+            info = InvalidRequest("The request is nested too deeply for the model's chat template.").info
+            self._post(self._deliver, [(ticket, Delta(id=request.id, error=info))])
         except Exception as error:  # The request's own failure, whatever it is: the next one is prepared as usual.
             logger.exception("Preparing a request failed")
             info = EngineError(f"The request could not be prepared: {type(error).__name__}: {error}").info
