@@ -162,6 +162,16 @@ def test_long_headers_are_taken_or_refused(server: XinferServer, size: int, stat
 
 
 @pytest.mark.parametrize(
+    "length", ["abc", "-1", "+2", "1e3", "0_1", "2, 2", "2\r\nContent-Length: 3", "9" * 5000, "\xb2"]
+)
+@pytest.mark.parametrize("path", [CHAT, BASE_URL + "token", BASE_URL + "v1/nowhere"])
+def test_a_length_that_is_no_number_is_the_callers_mistake(server: XinferServer, path: str, length: str) -> None:
+    with connection(server) as raw:
+        raw.sendall(head(server, f"Content-Length: {length}", path=path) + b"{}")
+        assert answer(raw)[0] in (400, 404, 413)
+
+
+@pytest.mark.parametrize(
     "body",
     [
         b'{"model": "xinfer-demo", "messages": [{"role": "user", "content": "\xff\xfe"}]}',

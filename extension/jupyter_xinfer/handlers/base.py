@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import math
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, NoReturn, overload
 
@@ -34,6 +35,8 @@ from xinfer_runtime.errors import (
 
 MAX_BODY_BYTES = 32 * 2**20
 DEFAULT_RETRY_AFTER = 5
+_NUMBER = re.compile(r"[0-9]+")
+_MOST_DIGITS = 15
 _FROM_STATUS: dict[int, type[XinferError]] = {
     400: InvalidRequest,
     401: AuthenticationRequired,
@@ -189,7 +192,10 @@ class XinferHandler(APIHandler):
             self.principal.require(needed)
             set_current_principal(self.principal)
             self.service.note_activity()
-        if int(self.request.headers.get("Content-Length", 0)) > MAX_BODY_BYTES:
+        length = self.request.headers.get("Content-Length", "0")
+        if not _NUMBER.fullmatch(length):
+            raise InvalidRequest("The header `Content-Length` must be one number.")
+        if len(length) > _MOST_DIGITS or int(length) > MAX_BODY_BYTES:
             raise _too_large()
 
     def _pass_jupyter_by(self) -> None:
