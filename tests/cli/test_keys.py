@@ -69,6 +69,18 @@ def test_mistakes_are_one_line_and_change_nothing(
     assert KeyStore(home).keys() == []
 
 
+@pytest.mark.parametrize(("command", "file"), [("keys list", "auth/keys.sqlite"), ("usage", "usage/usage.sqlite")])
+def test_a_broken_file_is_told_with_its_place(
+    home: Path, capsys: pytest.CaptureFixture[str], command: str, file: str
+) -> None:
+    (home / file).parent.mkdir()
+    (home / file).write_bytes(b"this is no database, " * 100)
+    assert main(command.split()) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert str(home / file) in error
+
+
 def test_expiry_is_a_span_or_a_date_in_the_future() -> None:
     assert expiry("90m", 1000.0) == 1000.0 + 5400
     assert expiry("2030-01-01", 0.0) == 1893456000.0

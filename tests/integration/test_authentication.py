@@ -191,6 +191,15 @@ def test_a_key_that_may_register_registers_no_file(xinfer_server: Any) -> None:
         assert http.delete(f"v1/model_registrations/LLM/{model['model_name']}").status_code == 200
 
 
+def test_who_may_start_and_not_stop_replaces_nothing(xinfer_server: Any) -> None:
+    _, secret = key(xinfer_server, "models:start")
+    with client(xinfer_server, secret) as http:
+        answer = http.post("v1/models", params={"replace": "true"}, json={"model_name": "xinfer-demo"})
+
+    assert answer.status_code == 403
+    assert "`models:stop`" in answer.json()["detail"]
+
+
 def test_a_key_for_other_models_neither_sees_nor_uses_this_one(xinfer_server: Any) -> None:
     _, secret = key(xinfer_server, "models:list", "models:read", models=frozenset({"another"}))
     with client(xinfer_server, secret) as http:

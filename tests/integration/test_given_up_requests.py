@@ -80,3 +80,26 @@ def test_a_whole_answer_that_nobody_waits_for_costs_what_was_computed(
 
     assert row.prompt_tokens > 0
     assert row.prompt_tokens % prompt_tokens(xinfer_server) == 0
+
+
+def test_a_request_is_aborted_by_its_caller_or_an_administrator_alone(
+    xinfer_server: Any, caller: tuple[str, httpx.Client]
+) -> None:
+    _, other = KeyStore(xinfer_server.home).create(
+        name=f"other-{secrets.token_hex(4)}", owner="tests", permissions=frozenset({"models:read"})
+    )
+    _, http = caller
+    id = f"req-{secrets.token_hex(8)}"
+    abort = f"{xinfer_server.url}v1/models/xinfer-demo/requests/{id}/abort"
+    body = {**LONG, "stream": True, "max_tokens": 700}
+    with http, http.stream("POST", "v1/chat/completions", json=body, headers={"X-Request-Id": id}) as stream:
+        lines = stream.iter_lines()
+        next(lines)
+        stranger = httpx.post(abort, headers={"Authorization": f"Bearer {other}"}).json()
+        administrator = httpx.post(abort, headers=xinfer_server.headers).json()
+        rest = list(lines)
+
+    assert stranger == {"msg": "NOT_FOUND"}
+    # The stream may have come to its end by then; it was not the stranger who ended it.
+    assert administrator == {"msg": "DONE"} or '"finish_reason":"length"' in "".join(rest)
+    assert administrator == {"msg": "NOT_FOUND"} or "was aborted" in "".join(rest)

@@ -5,6 +5,7 @@ import asyncio
 import msgspec
 
 from jupyter_xinfer.auth.permissions import MODELS_LIST, MODELS_READ, MODELS_START, MODELS_STOP
+from jupyter_xinfer.auth.principal import current_principal
 from jupyter_xinfer.handlers.base import XinferHandler, endpoint
 from jupyter_xinfer.handlers.event_stream import EventStream
 from jupyter_xinfer.protocol.answers import Happened, Launched, Model, ModelList, Progress, ServerInfo
@@ -28,6 +29,9 @@ class ModelsHandler(XinferHandler):
         # Xinference's sync client sends "False", its async client "false".
         wait_ready = self._flag("wait_ready", default=True)
         in_place = self._flag("replace", default=False)
+        if in_place:
+            # It ends what runs under that name.
+            current_principal().require(MODELS_STOP)
         uid = await self.service.launch(request, wait_ready=wait_ready, in_place=in_place)
         self.reply({"model_uid": uid})
 
