@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from jupyter_xinfer.auth.principal import Principal, set_current_principal
-from jupyter_xinfer.protocol.launch_body import launch_request
+from jupyter_xinfer.protocol.launch_body import as_sent, launch_request
 from xinfer_runtime.errors import InvalidRequest, PermissionDenied
 from xinfer_runtime.messages import LaunchRequest
 
@@ -93,6 +93,21 @@ def test_what_cannot_be_honoured_is_refused_by_name(name: str, value: Any) -> No
 
     assert caught.value.param == name[:100]
     assert len(caught.value.message) < 300
+
+
+@pytest.mark.parametrize(
+    ("message", "paths", "told"),
+    [
+        ("a.gguf does not exist", ["/x/a.gguf"], "/x/a.gguf does not exist"),
+        ("draft_model: a.gguf is broken", ["/y/b.gguf", "~/a.gguf"], "draft_model: ~/a.gguf is broken"),
+        ("aa.gguf is not a.gguf-1 nor x/a.gguf", ["/x/a.gguf"], "aa.gguf is not a.gguf-1 nor x/a.gguf"),
+        ("a.gguf and a.gguf", ["a.gguf"], "a.gguf and a.gguf"),
+        ("a.gguf", ["/\\1/a.gguf"], "/\\1/a.gguf"),
+        ("all is well", ["/", ""], "all is well"),
+    ],
+)
+def test_files_are_told_as_the_caller_named_them(message: str, paths: list[str], told: str) -> None:
+    assert as_sent(message, paths) == told
 
 
 def launch_as(permissions: frozenset[str], **fields: Any) -> LaunchRequest:

@@ -66,5 +66,4 @@ def test_a_launch_with_a_missing_adapter_says_which(http: httpx.Client) -> None:
         "v1/models", json={"model_name": "xinfer-demo", "model_uid": "none", "lora": {"a": "/nowhere/a.gguf"}}
     )
     assert answer.status_code == 400
-    assert "a.gguf cannot be read" in answer.text
-    assert "/nowhere" not in answer.text
+    assert "/nowhere/a.gguf cannot be read" in answer.text

@@ -4,15 +4,16 @@ import asyncio
 
 import msgspec
 
+from jupyter_xinfer.auth.node_files import files_of_launch
 from jupyter_xinfer.auth.permissions import MODELS_LIST, MODELS_READ, MODELS_START, MODELS_STOP
 from jupyter_xinfer.auth.principal import current_principal
 from jupyter_xinfer.handlers.base import XinferHandler, endpoint
 from jupyter_xinfer.handlers.event_stream import EventStream
 from jupyter_xinfer.protocol.answers import Happened, Launched, Model, ModelList, Progress, ServerInfo
-from jupyter_xinfer.protocol.launch_body import launch_request
+from jupyter_xinfer.protocol.launch_body import as_sent, launch_request
 from jupyter_xinfer.protocol.model_objects import event_objects, progress_object
 from jupyter_xinfer.protocol.openapi import Takes
-from xinfer_runtime.errors import InvalidRequest, ModelNotFound
+from xinfer_runtime.errors import InvalidRequest, ModelNotFound, XinferError
 from xinfer_runtime.messages import LaunchRequest, ReplicaState
 
 _FINAL = (ReplicaState.READY, ReplicaState.FAILED)
@@ -32,7 +33,11 @@ class ModelsHandler(XinferHandler):
         if in_place:
             # It ends what runs under that name.
             current_principal().require(MODELS_STOP)
-        uid = await self.service.launch(request, wait_ready=wait_ready, in_place=in_place)
+        try:
+            uid = await self.service.launch(request, wait_ready=wait_ready, in_place=in_place)
+        except XinferError as error:
+            error.message = as_sent(error.message, (path for _, path in files_of_launch(request)))
+            raise
         self.reply({"model_uid": uid})
 
     def _flag(self, name: str, *, default: bool) -> bool:

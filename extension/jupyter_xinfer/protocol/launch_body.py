@@ -5,6 +5,9 @@ anyway is dropped; any other value of a field that this server cannot honour is 
 stays strict: it has only fields that have an effect.
 """
 
+import re
+from collections.abc import Iterable
+from pathlib import PurePath
 from typing import Any
 
 import msgspec
@@ -66,6 +69,17 @@ def launch_request(body: bytes) -> LaunchRequest:
         else:
             kept[field] = value
     return decode(msgspec.json.encode(kept), LaunchRequest)
+
+
+def as_sent(message: str, paths: Iterable[str]) -> str:
+    """What nodes say of files, which they call by their names, with those `paths` that the caller sent himself."""
+    for path in paths:
+        name = PurePath(path).name
+        if name and path not in message:
+            found = re.search(rf"(?<![\w./-]){re.escape(name)}(?![\w-])", message)
+            if found is not None:
+                message = f"{message[: found.start()]}{path[:1000]}{message[found.end() :]}"
+    return message
 
 
 def _adapters(config: Any) -> dict[str, str]:

@@ -31,7 +31,7 @@ def locate(spec: ModelSpec) -> Path:
         ) from error
     if not is_file:
         what = "is no file" if path.exists() else "does not exist"
-        raise ModelFileError(f"{path.name} {what} at that path on this node", param="model_path", place=str(path))
+        raise ModelFileError(f"{path.name} {what} on this node", param="model_path", place=str(path))
     return path.absolute()
 
 
