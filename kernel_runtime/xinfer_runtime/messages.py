@@ -315,6 +315,8 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     """Requests that it computes at the same time, 0 where that is unknown."""
     speculation: str = ""
     """How it guesses tokens that may come, empty where it does not."""
+    state_identity: str = ""
+    """What replicas have in common between which a running sequence can move as it is; empty where none can."""
 
 
 class ReplicaDevice(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from xinfer_runtime.engines.registry import create_engine
+from xinfer_runtime.engines.sequence_state import SequenceState
 from xinfer_runtime.messages import Delta, GenerateRequest, ModelInfo, ModelSpec, ReplicaRequest, SamplingParams
 
 TEMPLATE = (
@@ -172,9 +173,9 @@ class RunningEngine:
             self._arrived.clear()
             await asyncio.wait_for(self._arrived.wait(), 30)
 
-    def submit(self, request: ReplicaRequest) -> None:
+    def submit(self, request: ReplicaRequest, state: SequenceState | None = None) -> None:
         self.deltas[request.id] = []
-        self.engine.submit(request)
+        self.engine.submit(request, state)
 
     async def finish(self, request_id: str) -> list[Delta]:
         await self.until(lambda: bool(self.deltas[request_id]) and self.deltas[request_id][-1].last)

@@ -8,6 +8,7 @@ package knows an engine's name.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
+from xinfer_runtime.engines.sequence_state import SequenceState
 from xinfer_runtime.messages import Delta, EngineStats, ModelInfo, ModelSpec, ReplicaRequest
 
 EmitStep = Callable[[Sequence[Delta]], None]
@@ -32,8 +33,11 @@ class Engine(ABC):
         """Use so many CPU cores at most, from now on; may come before `load`."""
 
     @abstractmethod
-    def submit(self, request: ReplicaRequest) -> None:
+    def submit(self, request: ReplicaRequest, state: SequenceState | None = None) -> None:
         """Queue a request. Its outcome, errors included, comes through `emit`: one or more deltas, the last `last`.
+
+        `state` is what another replica had computed of the same request up to `resume`. What does not fit this model is
+        computed again.
 
         Raises `InvalidRequest` for a kind of request that this engine does not serve.
         """
@@ -41,6 +45,14 @@ class Engine(ABC):
     @abstractmethod
     def abort(self, request_id: str) -> None:
         """Drop a request at once and free its sequence. Unknown ids are ignored; nothing is emitted for it any more."""
+
+    async def export_state(self, request_id: str) -> SequenceState | None:
+        """Drop a request after all that it has generated went through `emit`, and give what was computed of it.
+
+        None where nothing can be given, or not worth it; the request is dropped all the same, unless it has ended.
+        """
+        self.abort(request_id)
+        return None
 
     @abstractmethod
     def stats(self) -> EngineStats:

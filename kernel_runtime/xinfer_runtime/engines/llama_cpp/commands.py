@@ -1,9 +1,11 @@
 """What the engine loop can be told, through its queue."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from xinfer_runtime.engines.llama_cpp.adapters import NO_ADAPTER
 from xinfer_runtime.engines.llama_cpp.generation import Generation
+from xinfer_runtime.engines.llama_cpp.prefix_store import SavedPrefix
 from xinfer_runtime.engines.llama_cpp.thread_choice import ThreadChoice
 
 
@@ -17,6 +19,8 @@ class Start:
     singly_from: int | None
     adapter: str = NO_ADAPTER
     batch: bool = False
+    moved: SavedPrefix | None = None
+    """What another replica computed of the tokens."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,14 @@ class Abort:
     """Drop a request."""
 
     ticket: int
+
+
+@dataclass(frozen=True)
+class Export:
+    """Drop a request when all that it has generated is told, and `give` what was computed of it, or None."""
+
+    ticket: int
+    give: Callable[[SavedPrefix | None], None]
 
 
 @dataclass(frozen=True)
@@ -39,4 +51,4 @@ class UseThreads:
     cores: int
 
 
-Command = Start | Abort | Stop | UseThreads
+Command = Start | Abort | Export | Stop | UseThreads

@@ -27,6 +27,7 @@ from xinfer_runtime.engines.llama_cpp.embedding_loop import (
 )
 from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.engines.llama_cpp.vectors import check_dimensions
+from xinfer_runtime.engines.sequence_state import SequenceState
 from xinfer_runtime.errors import EngineError, ErrorInfo, InvalidRequest, XinferError
 from xinfer_runtime.messages import Delta, EmbedRequest, EngineStats, ModelInfo, ModelSpec, ReplicaRequest
 
@@ -72,7 +73,8 @@ class EmbeddingEngine(Engine):
         if self._model is not None:
             self._commands.put(UseThreads(self._model.threads(cores)))
 
-    def submit(self, request: ReplicaRequest) -> None:
+    def submit(self, request: ReplicaRequest, state: SequenceState | None = None) -> None:
+        del state  # Nothing is generated: there is none.
         self.abort(request.id)
         ticket = next(self._tickets)
         self._ticket_of[request.id] = ticket

@@ -12,23 +12,31 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from queue import SimpleQueue
+from typing import TypeVar
 
 import msgspec
 
 from xinfer_runtime.engines.base import EmitStep, Engine, ReportProgress
 from xinfer_runtime.engines.llama_cpp import sizing
-from xinfer_runtime.engines.llama_cpp.commands import Abort, Command, Start, Stop, UseThreads
+from xinfer_runtime.engines.llama_cpp.commands import Abort, Command, Export, Start, Stop, UseThreads
 from xinfer_runtime.engines.llama_cpp.generation import Generation
 from xinfer_runtime.engines.llama_cpp.loading import load_model
 from xinfer_runtime.engines.llama_cpp.loop import EngineLoop, Outcome
+from xinfer_runtime.engines.llama_cpp.moving import from_state, to_state
 from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.engines.llama_cpp.prefix_saving import PrefixSaving
-from xinfer_runtime.engines.llama_cpp.prefix_store import PrefixStore
+from xinfer_runtime.engines.llama_cpp.prefix_store import PrefixStore, SavedPrefix
 from xinfer_runtime.engines.llama_cpp.speculation import Speculation
+from xinfer_runtime.engines.sequence_state import SequenceState
 from xinfer_runtime.errors import DeadlineExceeded, EngineError, ErrorInfo, InvalidRequest, XinferError
 from xinfer_runtime.messages import Delta, EngineStats, GenerateRequest, ModelInfo, ModelSpec, Priority, ReplicaRequest
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_EXPORT_SECONDS = 5.0
+"""What a step may take before a request that is to leave goes without its state."""
 
 
 class LlamaCppEngine(Engine):
@@ -74,7 +82,7 @@ class LlamaCppEngine(Engine):
         if self._loop is not None:
             self._commands.put(UseThreads(self._model.threads(cores), cores))
 
-    def submit(self, request: ReplicaRequest) -> None:
+    def submit(self, request: ReplicaRequest, state: SequenceState | None = None) -> None:
         if not isinstance(request, GenerateRequest):
             raise InvalidRequest(
                 "This model was launched to generate text. For vectors, launch it with model_type=embedding.",
@@ -88,7 +96,7 @@ class LlamaCppEngine(Engine):
             self._timers[ticket] = self._event_loop.call_later(request.timeout, self._expire, ticket, request)
         if self._ended is None and not self._closing and self._loop is not None:
             self._preparing += 1
-            self._preparer.submit(self._prepare, ticket, request)
+            self._preparer.submit(self._prepare, ticket, request, state)
         else:
             error = self._ended or EngineError("The engine is not running").info
             self._event_loop.call_soon(self._deliver, [(ticket, Delta(id=request.id, error=error))])
@@ -98,6 +106,22 @@ class LlamaCppEngine(Engine):
         if ticket is not None:
             self._forget(ticket)
             self._commands.put(Abort(ticket))
+
+    async def export_state(self, request_id: str) -> SequenceState | None:
+        ticket = self._ticket_of.get(request_id)
+        if ticket is None or self._ended is not None or self._loop is None:
+            self.abort(request_id)
+            return None
+        given: asyncio.Future[SavedPrefix | None] = self._event_loop.create_future()
+        self._commands.put(Export(ticket, lambda moved: self._post(_resolve, given, moved)))
+        try:
+            moved = await asyncio.wait_for(given, _EXPORT_SECONDS)
+        except TimeoutError:
+            moved = None
+        if ticket not in self._live:
+            return None  # It ended by itself.
+        self.abort(request_id)
+        return to_state(moved, self._model.info.state_identity) if moved is not None else None
 
     def stats(self) -> EngineStats:
         if self._loop is None:
@@ -148,10 +172,10 @@ class LlamaCppEngine(Engine):
 
     # ---- on the preparing thread
 
-    def _prepare(self, ticket: int, request: GenerateRequest) -> None:
+    def _prepare(self, ticket: int, request: GenerateRequest, state: SequenceState | None) -> None:
         try:
             if ticket in self._live:
-                self._start(ticket, request)
+                self._start(ticket, request, state)
         except XinferError as error:
             self._post(self._deliver, [(ticket, Delta(id=request.id, error=error.info))])
         except RecursionError:
@@ -164,7 +188,7 @@ class LlamaCppEngine(Engine):
         finally:
             self._post(self._prepared)
 
-    def _start(self, ticket: int, request: GenerateRequest) -> None:
+    def _start(self, ticket: int, request: GenerateRequest, state: SequenceState | None) -> None:
         prompts = self._model.prompts
         if request.tokenize is not None or request.detokenize:
             answer = prompts.detokenization(request) if request.detokenize else prompts.tokenization(request)
@@ -179,6 +203,8 @@ class LlamaCppEngine(Engine):
             return
         exact = 0 < len(request.resume) <= self._options.exact_resume_tokens
         tokens = [*prompt, *request.resume]
+        identity = self._model.info.state_identity
+        moved = from_state(state, identity, adapter, tokens) if state is not None else None
         self._commands.put(
             Start(
                 ticket,
@@ -187,6 +213,7 @@ class LlamaCppEngine(Engine):
                 len(prompt) if exact else None,
                 adapter,
                 batch=request.priority is Priority.BATCH,
+                moved=moved,
             )
         )
 
@@ -261,7 +288,7 @@ class LlamaCppEngine(Engine):
             self._commands.put(Stop())
 
 
-def _resolve(future: "asyncio.Future[ModelInfo]", value: ModelInfo) -> None:
+def _resolve(future: "asyncio.Future[T]", value: T) -> None:
     if not future.done():
         future.set_result(value)
 

@@ -28,7 +28,7 @@ from xinfer_runtime.engines.llama_cpp.offload import ALL_LAYERS, Offload, layer_
 from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.engines.llama_cpp.passes import ATTENTION_TILE
 from xinfer_runtime.engines.llama_cpp.prefix_file import PrefixFile
-from xinfer_runtime.engines.llama_cpp.prefix_identity import prefix_file
+from xinfer_runtime.engines.llama_cpp.prefix_identity import prefix_file, state_identity
 from xinfer_runtime.engines.llama_cpp.prompt import PromptBuilder
 from xinfer_runtime.engines.llama_cpp.prompt_lookup import PromptLookups
 from xinfer_runtime.engines.llama_cpp.repacking import mostly_repacked, processor_features
@@ -119,6 +119,9 @@ def load_model(spec: ModelSpec, options: Options, proceed: Proceed, cores: int |
             raise
         info = structs.replace(loaded.info, memory_bytes=loaded.info.memory_bytes + size_in_bytes)
         loaded = replace(loaded, drafter=drafter, info=info)
+    if weights.shares_prefixes:  # Else a sequence is more than its cells.
+        moves = state_identity(spec.created, file, options, sizes)
+        loaded = replace(loaded, info=structs.replace(loaded.info, state_identity=moves))
     proceed(1.0, "ready")
     return replace(loaded, prefix_file=kept)
 

@@ -15,9 +15,10 @@ from xinfer_runtime.control_group import usable_cores
 from xinfer_runtime.engines.llama_cpp.adapters import by_adapter
 from xinfer_runtime.engines.llama_cpp.batch_sampler import BatchSampler
 from xinfer_runtime.engines.llama_cpp.cell_operations import Remove, Save
-from xinfer_runtime.engines.llama_cpp.commands import Abort, Command, Stop, UseThreads
+from xinfer_runtime.engines.llama_cpp.commands import Abort, Command, Export, Stop, UseThreads
 from xinfer_runtime.engines.llama_cpp.generation import Generation
 from xinfer_runtime.engines.llama_cpp.model import DECODED, NO_CELLS, Chunk, Context
+from xinfer_runtime.engines.llama_cpp.moving import read_sequence
 from xinfer_runtime.engines.llama_cpp.prefix_saving import PrefixSaving
 from xinfer_runtime.engines.llama_cpp.prefix_store import SavedPrefix
 from xinfer_runtime.engines.llama_cpp.scheduler import Limits, Scheduler
@@ -124,11 +125,20 @@ class EngineLoop:
             elif isinstance(command, Abort):
                 self._generations.pop(command.ticket, None)
                 self._scheduler.remove(command.ticket)
+            elif isinstance(command, Export):
+                command.give(self._export(command.ticket))
             elif self._wanted(command.ticket):  # Its abort may have overtaken it while it was prepared.
                 self._generations[command.ticket] = command.generation
                 self._prompt_tokens += command.generation.prompt_tokens
                 self._scheduler.add(
-                    TokenSequence(command.ticket, command.tokens, command.singly_from, command.adapter, command.batch)
+                    TokenSequence(
+                        command.ticket,
+                        command.tokens,
+                        command.singly_from,
+                        command.adapter,
+                        command.batch,
+                        moved=command.moved,
+                    )
                 )
             self._count()
 
@@ -139,6 +149,8 @@ class EngineLoop:
             self._saving.prepare(step, self._scheduler)
         else:
             self._context.change([each for each in step.operations if not isinstance(each, Save)])
+        for sequence in step.admitted:
+            self._take_over(step, sequence)
         if not step.work:
             self._tell()
             return
@@ -154,6 +166,24 @@ class EngineLoop:
         self._step_time.count(seconds)
         if self._speculation is not None:
             self._speculation.stepped(works, seconds)
+
+    def _export(self, key: int) -> SavedPrefix | None:
+        """Drop a request, and give what was computed of it, after everybody was told what there is to tell."""
+        self._tell()
+        self._drop_stopped()
+        self._pressing = True
+        self._send()
+        sequence = self._scheduler.computed_of(key)
+        moved = read_sequence(self._context, sequence) if sequence is not None else None
+        if key in self._generations:
+            self._drop(key)
+        return moved
+
+    def _take_over(self, step: Step, sequence: TokenSequence) -> None:
+        """Give a sequence that has just been admitted the cells that it brought. What it lacks then is computed."""
+        moved, sequence.moved = sequence.moved, None
+        if moved is not None and self._context.put_state(sequence.slot, moved.state):
+            self._scheduler.restored(step, sequence, len(moved.tokens))
 
     def _propose(self, sequences: Sequence[TokenSequence], room: int) -> Sequence[Sequence[int]]:
         assert self._speculation is not None

@@ -168,6 +168,7 @@ class Context:
         self._streams = Streams(kv_sequences) if split else None
         self._width = SteadyWidth(kv_sequences) if split and padding else None
         self._running = 0
+        self._copies_pending = False
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = cells
         params.n_batch = params.n_ubatch = token_budget
@@ -264,6 +265,7 @@ class Context:
         started, cpu = time.perf_counter(), time.process_time()
         code = int(llama_cpp.llama_decode(self._handle, self._batch))
         self._thread_choice.observe(count, threads, time.perf_counter() - started, time.process_time() - cpu)
+        self._copies_pending &= code != DECODED
         # Whatever became of the pass: one that failed may have left cells too.
         for stream, position in padding:
             self._remove(Remove(stream, position))
@@ -314,18 +316,24 @@ class Context:
 
     def state_bytes(self, slot: int) -> int:
         """How large `state` will be."""
-        return int(llama_cpp.llama_state_seq_get_size(self._handle, slot))
+        return int(llama_cpp.llama_state_seq_get_size(self._handle, self.rank(slot)))
 
     def state(self, slot: int, size: int) -> NDArray[np.uint8] | None:
-        """The cells of a sequence as llama.cpp writes them, `size` bytes; in a cache that is not split."""
+        """The cells of a sequence as llama.cpp writes them, `size` bytes; None while copies of streams are not made."""
+        if self._copies_pending:
+            return None
         state = np.empty(size, dtype=np.uint8)
         pointer = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
-        return state if llama_cpp.llama_state_seq_get_data(self._handle, pointer, size, slot) == size else None
+        written = llama_cpp.llama_state_seq_get_data(self._handle, pointer, size, self.rank(slot))
+        return state if written == size else None
 
     def put_state(self, slot: int, state: NDArray[np.uint8]) -> bool:
         """Give a sequence the cells that `state` holds; False if there is no room for them, or it is no such state."""
+        if self._streams is not None:
+            self._streams.fill(slot)
         pointer = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
-        return int(llama_cpp.llama_state_seq_set_data(self._handle, pointer, state.nbytes, slot)) == state.nbytes
+        read = int(llama_cpp.llama_state_seq_set_data(self._handle, pointer, state.nbytes, self.rank(slot)))
+        return read == state.nbytes
 
     def use_threads(self, threads: ThreadChoice) -> None:
         """Choose from these numbers of threads from the next pass on."""
@@ -343,6 +351,7 @@ class Context:
             if isinstance(operation, Copy):
                 # llama.cpp copies nothing but all of a stream, when the next pass begins.
                 self._share(operation.source, operation.target, -1, -1)
+                self._copies_pending = True
                 if operation.length is not None:
                     self._remove(Remove(operation.target, operation.length))
             else:

@@ -33,8 +33,9 @@ _LENGTH_BYTES = 4
 _LONGEST_HEAD = 4096
 _ABANDONED_SECONDS = 3600.0
 
-_STATE_HEAD_BYTES = 16
-"""llama.cpp's magic, the sequence, the number of streams and that of cells, each in four bytes."""
+_STATE_HEAD_BYTES = 12
+"""llama.cpp's magic, the sequence, and the number of streams, each in four bytes. Then comes, for each stream, the
+number of cells and what they hold."""
 
 
 class _Head(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -92,18 +93,24 @@ class PrefixFile:
                 each.unlink(missing_ok=True)
 
 
-def holds_cells_of(state: NDArray[np.uint8], tokens: int) -> bool:
-    """Whether a sequence as llama.cpp writes it has one cell for each of the positions of so many tokens."""
-    if len(state) < _STATE_HEAD_BYTES + 12 * tokens:
+def holds_cells_of(state: NDArray[np.uint8], tokens: int, *, split: bool = False) -> bool:
+    """Whether a sequence as llama.cpp writes it has one cell for each of the positions of so many tokens. Only with
+    `split` may it come from a split cache.
+    """
+    if len(state) < _STATE_HEAD_BYTES:
         return False
-    streams, cells = state[8:_STATE_HEAD_BYTES].view(np.uint32)
+    streams = int(state[_STATE_HEAD_BYTES - 4 : _STATE_HEAD_BYTES].view(np.uint32)[0])
+    if streams != 1 and not split:
+        return False
+    # The streams before the sequence's own have no cells of it.
+    counts = state[_STATE_HEAD_BYTES : min(_STATE_HEAD_BYTES + 4 * streams, len(state) // 4 * 4)].view(np.uint32)
+    own = int(np.argmax(counts != 0)) if len(counts) else 0
+    begin = _STATE_HEAD_BYTES + 4 * (own + 1)
+    if not len(counts) or counts[own] != tokens or len(state) < begin + 12 * tokens:
+        return False
     # Position, number of sequences and sequence. Cells that have more do not pass, and are not kept.
-    positions, sequences, _ = state[_STATE_HEAD_BYTES : _STATE_HEAD_BYTES + 12 * tokens].view(np.int32).reshape(-1, 3).T
-    return (
-        (streams, cells) == (1, tokens)
-        and bool(np.all(sequences == 1))
-        and np.array_equal(np.sort(positions), np.arange(tokens))
-    )
+    positions, sequences, _ = state[begin : begin + 12 * tokens].view(np.int32).reshape(-1, 3).T
+    return bool(np.all(sequences == 1)) and np.array_equal(np.sort(positions), np.arange(tokens))
 
 
 def _write(file: BinaryIO, identity: bytes, prefixes: Iterable[SavedPrefix]) -> int:

@@ -124,6 +124,11 @@ class Scheduler:
         """Tokens of a sequence that did not have to be computed when it was first admitted."""
         return self._known[key].cached or 0
 
+    def computed_of(self, key: int) -> TokenSequence | None:
+        """The sequence, if it runs and something of it is computed."""
+        sequence = self._known.get(key)
+        return sequence if sequence is not None and sequence.slot >= 0 and sequence.computed > 0 else None
+
     def append(self, key: int, token: int, computed: bool = False) -> None:
         """A token was sampled for a running sequence; `computed` if the step had guessed it."""
         sequence = self._known[key]
@@ -266,7 +271,7 @@ class Scheduler:
             self._limits.least_shared,
             sequence.adapter,
         )
-        if self._cache.sharing and self._is_computing_more(sequence, match.length):
+        if self._cache.sharing and sequence.moved is None and self._is_computing_more(sequence, match.length):
             return False
         # Leave every running sequence a few cells to grow, or the newcomer is preempted before it has said anything.
         reserve = 8 * len(self._running)

@@ -71,6 +71,10 @@ class Streams:
         self._filled |= running
         return changes
 
+    def fill(self, sequence: int) -> None:
+        """The sequence was given something to hold."""
+        self._filled.add(sequence)
+
     def forget_all(self) -> None:
         """Every stream was emptied."""
         self._filled.clear()

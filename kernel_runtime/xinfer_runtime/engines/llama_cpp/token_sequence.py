@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from xinfer_runtime.engines.llama_cpp.cell_operations import Operation, Save
 from xinfer_runtime.engines.llama_cpp.prefix_cache import Node
+from xinfer_runtime.engines.llama_cpp.prefix_store import SavedPrefix
 
 
 @dataclass(eq=False)
@@ -24,6 +25,8 @@ class TokenSequence:
     """What its cells are computed with, and may be shared among."""
     batch: bool = False
     """Whether interactive ones go first."""
+    moved: SavedPrefix | None = None
+    """What another replica computed of it, until it is admitted."""
     passed: int = 0
     slot: int = -1
     """Its sequence in the KV cache, -1 while it waits."""
@@ -43,8 +46,10 @@ class TokenSequence:
     @property
     def reusable(self) -> int:
         """Tokens that need not be computed if somebody has: the last one is for its logits, and those that are to be
-        computed singly are not taken from others.
+        computed singly are not taken from others, nor any where all come from another replica.
         """
+        if self.moved is not None:
+            return 0
         most = len(self.tokens) - 1
         return min(most, self.singly_from or most)
 
