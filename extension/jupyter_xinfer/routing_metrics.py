@@ -41,7 +41,19 @@ class RoutingMetrics(RouterWatch):
             ["model", "stage"],
             registry=registry,
         )
-        self.collectors: list[Collector] = [self._decisions, self._prefix, self._queue, self._failovers]
+        self._moves = Counter(
+            "xinfer_moves",
+            "Requests that left a replica before it went, with their state (kept) or to be computed again (recomputed)",
+            ["model", "state"],
+            registry=registry,
+        )
+        self.collectors: list[Collector] = [
+            self._decisions,
+            self._prefix,
+            self._queue,
+            self._failovers,
+            self._moves,
+        ]
 
     def routed(self, uid: str, choice: Choice) -> None:
         self._decisions.labels(uid, choice.reason).inc()
@@ -49,6 +61,9 @@ class RoutingMetrics(RouterWatch):
 
     def queued(self, uid: str, priority: Priority, seconds: float) -> None:
         self._queue.labels(uid, priority).observe(seconds)
+
+    def moved(self, uid: str, *, computed: bool) -> None:
+        self._moves.labels(uid, "kept" if computed else "recomputed").inc()
 
     def lost(self, uid: str, *, begun: bool) -> None:
         self._failovers.labels(uid, "streaming" if begun else "waiting").inc()

@@ -13,6 +13,7 @@ from hypothesis import settings
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.cluster.replica_server import ReplicaServer
 from xinfer_runtime.engines.base import EmitStep, Engine, ReportProgress
+from xinfer_runtime.engines.sequence_state import SequenceState
 from xinfer_runtime.errors import InvalidRequest
 from xinfer_runtime.messages import (
     Delta,
@@ -45,6 +46,9 @@ class CountingEngine(Engine):
     def __init__(self) -> None:
         self.running: dict[str, tuple[GenerateRequest, int]] = {}
         self.submitted: list[GenerateRequest] = []
+        self.states: dict[str, SequenceState | None] = {}
+        """What each request brought, by its prompt, and what is given of those that leave."""
+        self.state_bytes = 0
         self.embedding: dict[str, EmbedRequest] = {}
         self.aborted: list[str] = []
         self.emits = True
@@ -57,11 +61,12 @@ class CountingEngine(Engine):
         self._task = asyncio.create_task(self._steps())
         return INFO
 
-    def submit(self, request: ReplicaRequest) -> None:
+    def submit(self, request: ReplicaRequest, state: SequenceState | None = None) -> None:
         if isinstance(request, EmbedRequest):
             self.embedding[request.id] = request
             return
         self.submitted.append(request)
+        self.states[request.prompt or ""] = state
         self.on_submit(request)
         if request.prompt == "bad":
             raise InvalidRequest("a bad prompt")
@@ -73,6 +78,14 @@ class CountingEngine(Engine):
         self.aborted.append(request_id)
         self.running.pop(request_id, None)
         self.embedding.pop(request_id, None)
+
+    async def export_state(self, request_id: str) -> SequenceState | None:
+        running = self.running.pop(request_id, None)
+        if running is None or not self.state_bytes:
+            return None
+        prompt, index = running[0].prompt or "", running[1]
+        cells = memoryview(f"{prompt}:{index}".encode().ljust(self.state_bytes))
+        return SequenceState(identity="", adapter="", tokens=memoryview(bytes(4)), cells=cells)
 
     def stats(self) -> EngineStats:
         return EngineStats(running=len(self.running))
@@ -182,7 +195,9 @@ async def start_replica(credentials: TlsCredentials) -> AsyncIterator[StartRepli
 
     async def start(replica_id: str = "m-0", token: str = "secret") -> LocalReplica:
         engine = CountingEngine()
-        server = ReplicaServer(replica_id, token, credentials.server_context(), "127.0.0.1")
+        server = ReplicaServer(
+            replica_id, token, credentials.server_context(), "127.0.0.1", credentials.client_context()
+        )
         address = await server.start()
         await engine.load(ModelSpec(uid="m", name="m"), server.emit, lambda *_: None)
         server.engine = engine

@@ -81,7 +81,13 @@ class Replica:
         self._config = config
         self._answers = answers
         self._create = create
-        self._server = ReplicaServer(config.replica_id, config.token, config.credentials.server_context(), config.host)
+        self._server = ReplicaServer(
+            config.replica_id,
+            config.token,
+            config.credentials.server_context(),
+            config.host,
+            config.credentials.client_context(),
+        )
         self._engine: Engine | None = None
         self._cores = config.cores
         self._drain_seconds = 0.0

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from xinfer_runtime.messages import Delta
-from xinfer_runtime.routing.frames import INITIAL_CREDIT, Message, Step
+from xinfer_runtime.routing.frames import INITIAL_CREDIT, Left, Message, Step
 from xinfer_runtime.routing.merge import merge
 from xinfer_runtime.routing.outbox import Outbox
 
@@ -29,9 +29,15 @@ class Peer:
         self._on_sent = on_sent
         self._streams: dict[str, _Stream] = {}
         self._sendable: set[str] = set()
+        self._left: list[Left] = []
 
     def has(self, stream_id: str) -> bool:
         return stream_id in self._streams
+
+    def engine_id(self, stream_id: str) -> str | None:
+        """The engine's id of a stream; None for one that ended."""
+        stream = self._streams.get(stream_id)
+        return stream.engine_id if stream is not None else None
 
     def open(self, stream_id: str, engine_id: str) -> None:
         self._streams[stream_id] = _Stream(engine_id)
@@ -41,6 +47,16 @@ class Peer:
         stream = self._streams.pop(stream_id, None)
         self._sendable.discard(stream_id)
         return stream.engine_id if stream is not None else None
+
+    def leave(self, stream_id: str, ticket: str) -> None:
+        """Send what waits of the stream, and that it is kept for this ticket. Ignored for one that was closed."""
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            return
+        if stream.waiting:
+            self._sendable.add(stream_id)
+        self._left.append(Left(stream_id, ticket))
+        self.outbox.wake()
 
     def deliver(self, stream_id: str, delta: Delta) -> None:
         """Send `delta` with this loop turn's frame, or when there is credit again."""
@@ -62,7 +78,7 @@ class Peer:
     @property
     def sent(self) -> bool:
         """Whether nothing waits for credit or for the socket."""
-        return not any(stream.waiting for stream in self._streams.values())
+        return not self._left and not any(stream.waiting for stream in self._streams.values())
 
     def _collect(self) -> list[Message]:
         deltas: list[Delta] = []
@@ -75,5 +91,8 @@ class Peer:
             if delta.last:
                 del self._streams[stream_id]
         self._sendable.clear()
+        left, self._left = self._left, []
+        for each in left:
+            self._streams.pop(each.id, None)
         self._on_sent()
-        return [Step(tuple(deltas))] if deltas else []
+        return [Step(tuple(deltas)), *left] if deltas else [*left]

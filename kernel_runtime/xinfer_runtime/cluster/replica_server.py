@@ -5,14 +5,17 @@ import hmac
 import itertools
 import logging
 import ssl
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final
 
 from msgspec.structs import replace
 
 from xinfer_runtime.cluster.replica_peer import Peer
 from xinfer_runtime.cluster.request_log import RequestLog
+from xinfer_runtime.cluster.state_fetch import fetch_state, give_state
+from xinfer_runtime.cluster.state_shelf import StateShelf
 from xinfer_runtime.engines.base import Engine
+from xinfer_runtime.engines.sequence_state import SequenceState
 from xinfer_runtime.errors import EngineError, ErrorInfo, ModelNotReady, ReplicaLost, XinferError
 from xinfer_runtime.messages import Delta, EngineStats, ReplicaRequest
 from xinfer_runtime.routing.frames import (
@@ -21,12 +24,15 @@ from xinfer_runtime.routing.frames import (
     PROTOCOL_VERSION,
     Abort,
     Credit,
+    Fetch,
     FrameError,
     FromGateway,
     Hello,
+    Leave,
     Load,
     Ping,
     Pong,
+    StateAt,
     Submit,
     Welcome,
     decode_from_gateway,
@@ -47,15 +53,19 @@ _TICK = 1.0
 class ReplicaServer:
     """Listens on `host` for gateways that have a certificate of the cluster and know `token`.
 
-    `engine` is None until its model is loaded; requests before that are refused.
+    `engine` is None until its model is loaded; requests before that are refused. `peers` is for connections to other
+    replicas; without it, nothing is fetched from them.
     """
 
-    def __init__(self, replica_id: str, token: str, context: ssl.SSLContext, host: str) -> None:
+    def __init__(
+        self, replica_id: str, token: str, context: ssl.SSLContext, host: str, peers: ssl.SSLContext | None = None
+    ) -> None:
         self.engine: Engine | None = None
         self._id = replica_id
         self._token = token
         self._context = context
         self._host = host
+        self._peer_context = peers
         self._server: asyncio.Server | None = None
         self._peers: set[Peer] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -64,7 +74,9 @@ class ReplicaServer:
         self._numbers = itertools.count(1)
         self._draining = False
         self._moved = asyncio.Event()
-        """Set when a request ended or a link got what waited for it."""
+        """Set when a request ended, a link got what waited for it, or a state was fetched."""
+        self._shelf = StateShelf(self._moved.set)
+        self._giving = 0
 
     async def start(self) -> str:
         """Returns the address, `host:port`."""
@@ -96,7 +108,7 @@ class ReplicaServer:
         self._draining = True
         try:
             async with asyncio.timeout(seconds):
-                while self._routes or not all(peer.sent for peer in self._peers):
+                while self._routes or self._shelf or self._giving or not all(peer.sent for peer in self._peers):
                     self._moved.clear()
                     await self._moved.wait()
         except TimeoutError:
@@ -105,6 +117,7 @@ class ReplicaServer:
     async def close(self) -> None:
         if self._server is not None:
             self._server.close()
+        self._shelf.clear()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -117,8 +130,16 @@ class ReplicaServer:
         self._tasks.add(task)
         name = writer.get_extra_info("peername")
         try:
-            await self._handshake(reader)
-            await self._serve(reader, writer)
+            ticket = await self._handshake(reader)
+            if ticket is None:
+                await self._serve(reader, writer)
+            elif (state := self._shelf.take(ticket)) is not None:
+                self._giving += 1
+                try:
+                    await give_state(state, reader, writer)
+                finally:
+                    self._giving -= 1
+                    self._moved.set()
         except (FrameError, TimeoutError) as error:
             logger.warning("a link from %s is closed: %s", name, error)
         except OSError as error:
@@ -130,16 +151,19 @@ class ReplicaServer:
             self._tasks.discard(task)
             writer.transport.abort()
 
-    async def _handshake(self, reader: asyncio.StreamReader) -> None:
-        """Raises FrameError, TimeoutError or OSError for somebody who is no gateway of this cluster."""
+    async def _handshake(self, reader: asyncio.StreamReader) -> str | None:
+        """The ticket of another replica that fetches something, None for a gateway. Raises FrameError, TimeoutError or
+        OSError for somebody who is neither, or of another cluster.
+        """
         async with asyncio.timeout(HANDSHAKE_SECONDS):
             messages = decode_from_gateway(await read_frame(reader, HELLO_LIMIT))
         match messages:
-            case [Hello(version, token)]:
+            case [Hello(version, token), *rest] if not rest or (len(rest) == 1 and isinstance(rest[0], Fetch)):
                 if not hmac.compare_digest(token.encode(), self._token.encode()):
                     raise FrameError("a wrong token")
                 if version != PROTOCOL_VERSION:
                     raise FrameError(f"protocol version {version}, this is {PROTOCOL_VERSION}")
+                return rest[0].ticket if rest and isinstance(rest[0], Fetch) else None
             case _:
                 raise FrameError("the first frame holds no Hello")
 
@@ -174,8 +198,10 @@ class ReplicaServer:
 
     def _receive(self, peer: Peer, message: FromGateway) -> None:
         match message:
-            case Submit(request):
-                self._submit(peer, request)
+            case Submit(request, state):
+                self._submit(peer, request, state)
+            case Leave(stream):
+                self._spawn(self._leave(peer, stream))
             case Abort(stream):
                 engine_id = peer.close(stream)
                 if engine_id is not None:
@@ -184,12 +210,12 @@ class ReplicaServer:
                 peer.credit(stream, deltas)
             case Ping():
                 peer.outbox.put(Pong())
-            case Hello():
-                raise FrameError("a second Hello")
+            case other:
+                raise FrameError(f"a {type(other).__name__} that nobody waits for")
 
     # ---- requests
 
-    def _submit(self, peer: Peer, request: ReplicaRequest) -> None:
+    def _submit(self, peer: Peer, request: ReplicaRequest, where: StateAt | None) -> None:
         if peer.has(request.id):
             raise FrameError(f"the stream {request.id!r} exists")
         # Unique in this process: gateways do not know each other's ids, and an id may come again on a new link while
@@ -202,16 +228,53 @@ class ReplicaServer:
             log.observe(Delta(engine_id, error=refusal))
             peer.deliver(request.id, Delta(engine_id, error=refusal))
             return
-        assert self.engine is not None
         self._routes[engine_id] = (peer, request.id, log)
+        request = replace(request, id=engine_id)
+        if where is None or self._peer_context is None:
+            self._begin(request)
+        else:
+            self._spawn(self._fetch(request, where, self._peer_context))
+
+    async def _fetch(self, request: ReplicaRequest, where: StateAt, context: ssl.SSLContext) -> None:
+        """Begin a request with what another replica has computed of it."""
+        state = await fetch_state(where, context)
+        if request.id in self._routes:  # Else it was aborted meanwhile.
+            self._begin(request, state)
+
+    def _begin(self, request: ReplicaRequest, state: SequenceState | None = None) -> None:
+        assert self.engine is not None
+        engine_id = request.id
         try:
-            self.engine.submit(replace(request, id=engine_id))
+            self.engine.submit(request, state)
         except XinferError as error:
             self.emit((Delta(engine_id, error=error.info),))
         except Exception as error:
             # An engine's fault with one request is not to close the link, which serves others.
             logger.exception("submitting %s", request.trace or request.id)
             self.emit((Delta(engine_id, error=EngineError(f"the engine failed on this request: {error!r}").info),))
+
+    async def _leave(self, peer: Peer, stream: str) -> None:
+        """Give up a stream, and keep what was computed of it for the replica where it goes on."""
+        await self._shelf.reserve()
+        state: SequenceState | None = None
+        engine_id = peer.engine_id(stream)
+        if engine_id in self._routes and self.engine is not None:
+            try:
+                state = await self.engine.export_state(engine_id)
+            except Exception:
+                # It goes on elsewhere all the same, and its tokens are computed again.
+                logger.exception("a request leaves without its state")
+        if engine_id not in self._routes:  # It ended before it could leave, or was aborted.
+            self._shelf.give_up()
+            return
+        ticket = ""
+        if state is not None:
+            ticket = self._shelf.put(state)
+        else:
+            self._shelf.give_up()
+        self._routes[engine_id][2].left()
+        peer.leave(stream, ticket)
+        self._forget(engine_id)
 
     def _refusal(self) -> ErrorInfo | None:
         if self._draining:
@@ -226,6 +289,11 @@ class ReplicaServer:
             self._forget(engine_id)
             assert self.engine is not None
             self.engine.abort(engine_id)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _forget(self, engine_id: str) -> None:
         del self._routes[engine_id]

@@ -33,6 +33,10 @@ class RequestLog:
         else:
             self._write(f"{delta.finish_reason}")
 
+    def left(self) -> None:
+        """It goes on at another replica."""
+        self._write("left")
+
     def aborted(self) -> None:
         self._write("aborted")
 

@@ -48,6 +48,10 @@ class StateReader:
         self._head: _Head | None = None
         self._data = bytearray()
 
+    @property
+    def complete(self) -> bool:
+        return self._head is not None and len(self._data) == _size(self._head)
+
     def take(self, piece: bytes) -> None:
         """The next piece. Raises ValueError for a head that is none, or more bytes than it said."""
         if self._head is None:
@@ -66,7 +70,7 @@ class StateReader:
     def state(self) -> SequenceState:
         """What the pieces were. Raises ValueError where some are missing."""
         head = self._head
-        if head is None or len(self._data) != _size(head):
+        if head is None or not self.complete:
             raise ValueError("a state is cut off")
         data = memoryview(self._data)
         return SequenceState(

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from xinfer_runtime.messages import Delta, EngineStats, ReplicaRequest
 
-PROTOCOL_VERSION: Final = 2
+PROTOCOL_VERSION: Final = 3
 FRAME_LIMIT: Final = 32 << 20
 HELLO_LIMIT: Final = 4096
 """The longest frame from somebody who has not shown the token yet."""
@@ -31,10 +31,24 @@ class Hello(Struct, frozen=True, array_like=True, tag=0):
     token: str
 
 
+class StateAt(Struct, frozen=True, array_like=True):
+    """Where what was computed of a stream is kept: at a replica, which gives it once, for the ticket."""
+
+    address: str
+    replica_id: str
+    token: str
+    ticket: str
+
+    def __repr__(self) -> str:
+        # Without the secrets: they are in the way of logs and tracebacks.
+        return f"StateAt({self.address!r}, {self.replica_id!r})"
+
+
 class Submit(Struct, frozen=True, array_like=True, tag=1):
-    """Start a stream. `request.id` names it on this link."""
+    """Start a stream. `request.id` names it on this link. `state` is what another replica has computed of it."""
 
     request: ReplicaRequest
+    state: StateAt | None = None
 
 
 class Abort(Struct, frozen=True, array_like=True, tag=2):
@@ -76,8 +90,33 @@ class Load(Struct, frozen=True, array_like=True, tag=8):
     stats: EngineStats
 
 
-FromGateway = Hello | Submit | Abort | Credit | Ping
-FromReplica = Welcome | Step | Pong | Load
+class Leave(Struct, frozen=True, array_like=True, tag=9):
+    """The stream is to go on at another replica. What is not sent of it yet comes, and then `Left`."""
+
+    id: str
+
+
+class Left(Struct, frozen=True, array_like=True, tag=10):
+    """The stream is none any more here. What was computed of it is kept for the ticket; an empty one gets nothing."""
+
+    id: str
+    ticket: str
+
+
+class Fetch(Struct, frozen=True, array_like=True, tag=11):
+    """Another replica's second and last message: it wants the state that is kept for this ticket."""
+
+    ticket: str
+
+
+class Piece(Struct, frozen=True, array_like=True, tag=12):
+    """The next part of a state; see `StateReader`."""
+
+    data: bytes
+
+
+FromGateway = Hello | Submit | Abort | Credit | Ping | Leave | Fetch
+FromReplica = Welcome | Step | Pong | Load | Left | Piece
 Message = FromGateway | FromReplica
 
 

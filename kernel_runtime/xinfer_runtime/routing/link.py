@@ -10,7 +10,7 @@ from typing import Any, Final, Self
 from msgspec.structs import replace
 
 from xinfer_runtime.errors import DeadlineExceeded, InvalidRequest, ReplicaLost, RequestTooLarge
-from xinfer_runtime.messages import Delta, EngineStats, ModelInfo, ReplicaRequest
+from xinfer_runtime.messages import Delta, EngineStats, GenerateRequest, ModelInfo, ReplicaRequest
 from xinfer_runtime.routing.frames import (
     FRAME_LIMIT,
     INITIAL_CREDIT,
@@ -18,11 +18,15 @@ from xinfer_runtime.routing.frames import (
     Abort,
     Credit,
     FrameError,
+    FromGateway,
     FromReplica,
     Hello,
+    Leave,
+    Left,
     Load,
     Ping,
     Pong,
+    StateAt,
     Step,
     Submit,
     Welcome,
@@ -47,10 +51,21 @@ _CLOSED = "the link was closed"
 _CREDIT_STEP = INITIAL_CREDIT // 2
 
 
+class HandedOver(Exception):
+    """The stream is to go on at another replica, which finds what was computed of it at `state`, None for nowhere."""
+
+    def __init__(self, state: StateAt | None) -> None:
+        super().__init__("the stream has left its replica")
+        self.state = state
+
+
 class Stream:
     """The deltas of one request. `receive` until the last one, or `abort`."""
 
-    def __init__(self, link: "Link", stream_id: str) -> None:
+    def __init__(self, link: "Link", stream_id: str, *, moves: bool) -> None:
+        self.moves = moves
+        """Whether it may still be told to leave."""
+        self._left: HandedOver | None = None
         self._link = link
         self._id = stream_id
         self._deltas: list[Delta] = []
@@ -64,11 +79,14 @@ class Stream:
     async def receive(self, request_id: str) -> Delta:
         """Everything that arrived since the last call as one delta under `request_id`; waits for something.
 
-        Raises ReplicaLost when the link is gone and nothing is left, DeadlineExceeded after `expire`.
+        Raises ReplicaLost when the link is gone and nothing is left, DeadlineExceeded after `expire`, HandedOver when
+        it has left its replica and nothing is left.
         """
         while not self._deltas or self._expired:
             if self._expired:
                 raise DeadlineExceeded("the request's `timeout` is over, and it was dropped")
+            if self._left is not None:
+                raise self._left
             if self._link.lost is not None:
                 raise ReplicaLost(self._link.lost)
             self._waiter = asyncio.get_running_loop().create_future()
@@ -96,6 +114,19 @@ class Stream:
         self._expired = True
         self.wake()
 
+    def leave(self) -> None:
+        """Have it go on at another replica."""
+        self.moves = False
+        # What waits for credit there comes as one delta.
+        self._credit += 1
+        self._link.send(Credit(self._id, 1))
+        self._link.send(Leave(self._id))
+
+    def left(self, state: StateAt | None) -> None:
+        self._left = HandedOver(state)
+        self._ended = True
+        self.wake()
+
     def deliver(self, delta: Delta) -> None:
         """Raises FrameError for a delta that the replica had no credit for."""
         self._credit -= 1
@@ -118,9 +149,12 @@ class Link:
     its load.
     """
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str, address: str) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str, address: str, token: str
+    ) -> None:
         self.name = name
         self.address = address
+        self._token = token
         self.info: ModelInfo | None = None
         self.workload = Workload()
         self.on_load: Callable[[], None] = _nothing
@@ -133,7 +167,6 @@ class Link:
         self._writer = writer
         self._outbox = Outbox(writer)
         self._streams: dict[str, Stream] = {}
-        self._idle = asyncio.Event()
         self._numbers = 0
         self._answered = 0.0
         self._silence = Silence(asyncio.get_running_loop().time(), _TICK)
@@ -158,7 +191,7 @@ class Link:
                     writer.write(encode_frames([encode_message(Hello(PROTOCOL_VERSION, token))]))
                     match decode_from_replica(await read_frame(reader)):
                         case [Welcome(there), *rest] if there == replica_id:
-                            link = cls(reader, writer, replica_id, address)
+                            link = cls(reader, writer, replica_id, address, token)
                         case other:
                             raise FrameError(f"no welcome to {replica_id}: {other!r:.100}")
                 except BaseException:
@@ -179,44 +212,51 @@ class Link:
         """Requests of other gateways, when the replica last said."""
         return self._others
 
-    def submit(self, request: ReplicaRequest) -> Stream:
-        """Start a stream. Raises ReplicaLost on a lost link, RequestTooLarge or InvalidRequest for what no frame can
-        hold."""
+    @property
+    def leaving(self) -> int:
+        """Streams that were told to leave, and have not yet."""
+        return sum(not stream.moves for stream in self._streams.values())
+
+    def let_one_leave(self) -> bool:
+        """Have the next stream go on at another replica. False where there is none that can."""
+        stream = next((stream for stream in self._streams.values() if stream.moves), None)
+        if stream is not None:
+            stream.leave()
+        return stream is not None
+
+    def submit(self, request: ReplicaRequest, state: StateAt | None = None) -> Stream:
+        """Start a stream; `state` is where it is kept what another replica has computed of it.
+
+        Raises ReplicaLost on a lost link, RequestTooLarge or InvalidRequest for what no frame can hold.
+        """
         if self.lost is not None:
             raise ReplicaLost(self.lost)
         self._numbers += 1
         stream_id = f"{self._numbers}"
         try:
-            self._outbox.put(Submit(replace(request, id=stream_id)))
+            self._outbox.put(Submit(replace(request, id=stream_id), state))
         except FrameError as error:
             raise RequestTooLarge(f"the request does not fit into {FRAME_LIMIT >> 20} MiB: {error}") from error
         except OverflowError as error:
             raise InvalidRequest("the request holds a whole number that does not fit into 64 bits") from error
         if not self._streams:
             self._answered = asyncio.get_running_loop().time()
-        stream = self._streams[stream_id] = Stream(self, stream_id)
+        stream = self._streams[stream_id] = Stream(self, stream_id, moves=isinstance(request, GenerateRequest))
         return stream
 
     def silence(self, now: float) -> float:
         """Seconds since the replica sent a delta, where it owes some; `now` is a time of the event loop."""
         return now - self._answered if self._streams else 0.0
 
-    def send(self, message: Credit) -> None:
+    def send(self, message: FromGateway) -> None:
         if self.lost is None:
             self._outbox.put(message)
 
     def forget(self, stream_id: str, *, abort: bool) -> None:
         if self._streams.pop(stream_id, None) is None:
             return
-        self._idle.set()
         if abort and self.lost is None:
             self._outbox.put(Abort(stream_id))
-
-    async def idle(self) -> None:
-        """Return when the link has no streams, or is lost."""
-        while self._streams and self.lost is None:
-            self._idle.clear()
-            await self._idle.wait()
 
     async def close(self) -> None:
         """Close the link: the replica drops what this gateway had there."""
@@ -242,7 +282,6 @@ class Link:
         self.lost = f"replica {self.name} is lost: {why}"
         self._writer.transport.abort()
         self.closed.set()
-        self._idle.set()
         for stream in list(self._streams.values()):
             stream.wake()
 
@@ -263,8 +302,12 @@ class Link:
                     self._learn(stats)
                 case Pong():
                     pass  # That it came is all it says; `_read` has noted that.
-                case Welcome():
-                    raise FrameError("a second Welcome")
+                case Left(stream_id, ticket):
+                    stream = self._streams.get(stream_id)
+                    if stream is not None:
+                        stream.left(StateAt(self.address, self.name, self._token, ticket) if ticket else None)
+                case other:
+                    raise FrameError(f"a {type(other).__name__} that nobody asked for")
 
     def _learn(self, stats: EngineStats) -> None:
         self.stats = stats

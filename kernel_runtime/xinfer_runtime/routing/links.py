@@ -16,6 +16,7 @@ from typing import Any
 
 from xinfer_runtime.errors import ReplicaLost
 from xinfer_runtime.messages import Replica, ReplicaState
+from xinfer_runtime.routing.hand_over import hand_over
 from xinfer_runtime.routing.link import Link
 
 logger = logging.getLogger("xinfer.link")
@@ -40,7 +41,8 @@ class LinkSet:
     """`changed(uid)` is called whenever a link to a replica of that model came or went, and `loaded(uid)` when one told
     its load. A replica that restarts has another token: a new entry.
 
-    `tunnel` makes a connection to an address by another way, or raises OSError.
+    `tunnel` makes a connection to an address by another way, or raises OSError. `has_place(uid, link)` tells whether
+    another replica of that model can go on with a stream of a link whose replica is to leave.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class LinkSet:
         tunnel: Callable[[str], Awaitable[socket.socket]],
         changed: Callable[[str], None],
         loaded: Callable[[str], None],
+        has_place: Callable[[str, Link], bool],
     ) -> None:
         self._make_context = make_context
         self._tunnel = tunnel
@@ -57,6 +60,7 @@ class LinkSet:
         self._context: ssl.SSLContext | None = None
         self._changed = changed
         self._loaded = loaded
+        self._has_place = has_place
         self._models: dict[str, dict[str, _Entry]] = {}
         """The entries of each model by token."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -72,7 +76,7 @@ class LinkSet:
             entry = entries.pop(token)
             entry.wanted = False
             if entry.link is not None and entry.link.outstanding:
-                self._spawn(_retire(entry, entry.link))
+                self._spawn(self._retire(entry, entry.link))
             elif entry.task is not None:
                 entry.task.cancel()
         for token, replica in ready.items():
@@ -120,6 +124,12 @@ class LinkSet:
                 await link.close()
             self._changed(uid)
 
+    async def _retire(self, entry: _Entry, link: Link) -> None:
+        """Close the link when its streams are through or have left, or the replica closed it."""
+        await hand_over(link, partial(self._has_place, entry.replica.uid, link))
+        if entry.task is not None:
+            entry.task.cancel()
+
     async def _connect(self, replica: Replica) -> Link:
         if self._context is None:
             self._context = await asyncio.to_thread(self._make_context)
@@ -151,10 +161,3 @@ class LinkSet:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-async def _retire(entry: _Entry, link: Link) -> None:
-    """Close the link when its streams are through, or the replica closed it."""
-    await link.idle()
-    if entry.task is not None:
-        entry.task.cancel()

@@ -23,13 +23,14 @@ from xinfer_runtime.messages import (
 from xinfer_runtime.routing.breaker import Breaker, BreakerState
 from xinfer_runtime.routing.choice import Choice
 from xinfer_runtime.routing.fair_queue import ANYBODY, Bill, Flow
-from xinfer_runtime.routing.link import Link
+from xinfer_runtime.routing.frames import StateAt
+from xinfer_runtime.routing.link import HandedOver, Link
 from xinfer_runtime.routing.links import LinkSet
 from xinfer_runtime.routing.model_table import ModelTable, not_ready, status_to_wait_for
 from xinfer_runtime.routing.prompt_blocks import Prompt, prompt_of
 from xinfer_runtime.routing.replica_choice import ReplicaChoice, has_room
 from xinfer_runtime.routing.router_watch import RouterWatch
-from xinfer_runtime.routing.routing_log import log_loss, log_route
+from xinfer_runtime.routing.routing_log import log_loss, log_move, log_route
 from xinfer_runtime.routing.waiting_line import LINE_LIMIT, Place, WaitingLine
 
 WAIT_SECONDS: Final = 30.0
@@ -82,7 +83,9 @@ class Router:
 
     def _use(self, session: ModelTable) -> None:
         self._session = session
-        self._links = LinkSet(session.credentials.client_context, session.tunnel, self._notify, self._room)
+        self._links = LinkSet(
+            session.credentials.client_context, session.tunnel, self._notify, self._room, self._has_place
+        )
         self._unsubscribe = session.subscribe(self._model_changed)
         for uid in session.models:
             self._model_changed(uid)
@@ -91,7 +94,8 @@ class Router:
         """The deltas of the answer; those that arrived since the last one was taken come as one. `flow` is who asks.
 
         When a replica is lost, the request goes on at another one, or at the restarted one, with the tokens it has
-        (`resume`): the deltas stay one uninterrupted answer. Closing the generator aborts the request in its engine.
+        (`resume`): the deltas stay one uninterrupted answer. So it does when a replica is to leave, and then what was
+        computed there goes with it where it can. Closing the generator aborts the request in its engine.
 
         Raises ModelNotFound, ClusterUnavailable, ModelNotReady (none ready within `wait`), Overloaded (none with room
         within `wait`, or too many wait), ReplicaLost (none ready after deltas; or `LOSSES_LIMIT` replicas in a row were
@@ -106,13 +110,14 @@ class Router:
         bill = Bill(traffic.line.queue, flow)
         tokens: list[int] = []
         mu: float | None = None
+        state: StateAt | None = None
         losses = 0
         begun = False
         try:
             while True:
                 link, choice = await self._ready_link(traffic, request, prompt, flow, deadline, begun=begun)
                 try:
-                    stream = link.submit(_resumed(request, tokens, mu, deadline - loop.time()))
+                    stream = link.submit(_resumed(request, tokens, mu, deadline - loop.time()), state)
                 except ReplicaLost:
                     begun = True  # It has been through the line.
                     continue
@@ -122,7 +127,8 @@ class Router:
                 self._watch.routed(uid, choice)
                 log_route(uid, request, link.name, choice)
                 errand = traffic.choice.sent(link, prompt, choice.cached, request, loop.time())
-                bill.start(prompt.tokens - choice.cached)
+                bill.start(prompt.tokens - choice.cached if state is None else 0)
+                state = None
                 answered = False
                 begun = True
                 try:
@@ -143,6 +149,11 @@ class Router:
                         yield delta
                         if delta.last:
                             return
+                except HandedOver as moved:
+                    breaker.succeeded()
+                    state = moved.state
+                    self._watch.moved(uid, computed=state is not None)
+                    log_move(uid, request, link.name, len(tokens), computed=state is not None)
                 except ReplicaLost as error:
                     if not link.stopping:
                         losses += 1
@@ -244,6 +255,14 @@ class Router:
         good = [link for link in links if link.name not in self._breakers or self._breakers[link.name].admits(now)]
         quick = [link for link in good if link.silence(now) < SLOW_SECONDS]
         return quick or good or links
+
+    def _has_place(self, uid: str, link: Link) -> bool:
+        """Whether another replica can go on with a stream of this one as if it had computed all of it."""
+        identity = link.info.state_identity if link.info is not None else ""
+        return bool(identity) and any(
+            other.info is not None and other.info.state_identity == identity and has_room(other, self._streams)
+            for other in self._links.live(uid)
+        )
 
     def _no_room(self, traffic: "_Traffic") -> Overloaded:
         return Overloaded(

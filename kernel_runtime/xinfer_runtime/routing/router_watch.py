@@ -13,5 +13,8 @@ class RouterWatch:
     def queued(self, uid: str, priority: Priority, seconds: float) -> None:
         """A request got its replica after it had waited so long here, mostly 0."""
 
+    def moved(self, uid: str, *, computed: bool) -> None:
+        """A request left a replica that is to go, with what was `computed` of it or without."""
+
     def lost(self, uid: str, *, begun: bool) -> None:
         """A replica was lost with a request, which had `begun` to get its answer, or had not."""

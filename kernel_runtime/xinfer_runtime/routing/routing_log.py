@@ -30,6 +30,18 @@ def log_route(uid: str, request: ReplicaRequest, replica: str, choice: Choice) -
     )
 
 
+def log_move(uid: str, request: ReplicaRequest, replica: str, tokens: int, *, computed: bool) -> None:
+    """The request has left a replica that is to go, after so many tokens, with what was `computed` or without."""
+    logger.info(
+        "request %s leaves %s after %d tokens, %s",
+        request.trace or request.id,
+        replica,
+        tokens,
+        "with its state" if computed else "to be computed again",
+        extra=fields(request_id=request.trace or request.id, model=uid, replica=replica, tokens=tokens),
+    )
+
+
 def log_loss(uid: str, request: ReplicaRequest, replica: str, tokens: int, error: ReplicaLost) -> None:
     """A replica was lost with the request, after so many tokens of its answer."""
     logger.warning(
