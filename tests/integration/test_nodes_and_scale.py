@@ -1,8 +1,12 @@
 """What an administrator asks of nodes, and how many replicas a model has, over HTTP and on the command line."""
 
+import asyncio
+import json
+import re
 import time
 from typing import Any
 
+import httpx
 import pytest
 
 from xinfer_runtime.client import Client
@@ -28,6 +32,44 @@ def test_replicas_are_added_and_removed_while_the_model_runs(client: Client) -> 
     with pytest.raises(InvalidRequest) as caught:
         client.scale_model(UID, 0)
     assert caught.value.param == "replica"
+
+
+def two_are_ready(client: Client) -> None:
+    deadline = time.monotonic() + 60
+    while client.describe_model(UID).ready_replicas < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+async def test_streams_of_a_replica_that_goes_move_to_another(client: Client, xinfer_server: Any) -> None:
+    client.scale_model(UID, 2)
+    await asyncio.to_thread(two_are_ready, client)
+    begun = [asyncio.Event() for _ in range(8)]
+
+    async def count(http: httpx.AsyncClient, number: int) -> str:
+        text = ""
+        messages = [{"role": "user", "content": f"Please count to {100 - number}."}]
+        body = {"model": UID, "messages": messages, "temperature": 0, "stream": True}
+        async with http.stream("POST", "v1/chat/completions", json=body) as answer:
+            async for line in answer.aiter_lines():
+                if not line.startswith("data: {"):
+                    continue
+                text += json.loads(line.removeprefix("data: "))["choices"][0]["delta"].get("content") or ""
+                if text:
+                    begun[number - 1].set()
+        return text
+
+    headers = {"Authorization": f"Bearer {xinfer_server.token}"}
+    async with httpx.AsyncClient(base_url=xinfer_server.url, headers=headers, timeout=60) as http:
+        answers = [asyncio.create_task(count(http, number)) for number in range(1, 9)]
+        await asyncio.gather(*(each.wait() for each in begun))
+        assert (await http.post(f"v1/models/{UID}/scale", json={"replica": 1})).status_code == 200
+        texts = await asyncio.gather(*answers)
+        series = (await http.get("metrics")).text
+    for number, text in enumerate(texts, 1):
+        assert text.rstrip(".").split(", ") == [str(each) for each in range(1, 101 - number)], text
+    moved = re.findall(rf'^xinfer_moves_total{{model="{UID}",state="kept"}} (.*)$', series, re.MULTILINE)
+    assert sum(map(float, moved)) > 0, series
 
 
 def test_a_model_is_replaced_while_it_answers(client: Client) -> None:

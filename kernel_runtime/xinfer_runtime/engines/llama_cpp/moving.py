@@ -8,14 +8,14 @@ import numpy as np
 from xinfer_runtime.engines.llama_cpp.model import Context
 from xinfer_runtime.engines.llama_cpp.prefix_file import holds_cells_of
 from xinfer_runtime.engines.llama_cpp.prefix_store import SavedPrefix
-from xinfer_runtime.engines.llama_cpp.sizing import WORTH_RESTORING
+from xinfer_runtime.engines.llama_cpp.sizing import WORTH_MOVING
 from xinfer_runtime.engines.llama_cpp.token_sequence import TokenSequence
 from xinfer_runtime.engines.sequence_state import MOVED_BYTES, SequenceState
 
 
 def read_sequence(context: Context, sequence: TokenSequence) -> SavedPrefix | None:
     """What is computed of a running sequence; None where that is little, or too much to be moved."""
-    if sequence.computed < WORTH_RESTORING:
+    if sequence.computed < WORTH_MOVING:
         return None
     size = context.state_bytes(sequence.slot)
     state = context.state(sequence.slot, size) if size + 4 * sequence.computed <= MOVED_BYTES else None

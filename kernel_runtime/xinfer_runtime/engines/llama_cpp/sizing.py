@@ -43,6 +43,10 @@ WORTH_COPYING = 16
 WORTH_RESTORING = 64
 """Tokens from which on a prefix is saved in host memory, and brought back."""
 
+WORTH_MOVING = 16
+"""Tokens from which on a sequence that goes to another replica takes along what was computed: fewer are computed again
+before a connection is made."""
+
 COPIED_BYTES = 64 << 20
 """Bytes of cells after which a step saves no more prefixes, or restores no more, since decoding waits for them."""
 
