@@ -35,6 +35,7 @@ from xinfer_runtime.messages import (
     ReplicaState,
     SamplingParams,
 )
+from xinfer_runtime.routing.link import Link
 from xinfer_runtime.routing.router import Router
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -240,6 +241,35 @@ async def test_a_killed_replica_comes_back_and_its_streams_go_on(gateway: Gatewa
     assert gateway.replica().token != killed.token
     assert gateway.replica().restarts == killed.restarts + 1
     assert any("died (signal 9" in event.content for event in gateway.session.models[UID].events)
+
+
+async def test_a_stream_goes_on_whose_next_replica_dies_before_it_has_taken_over(gateway: Gateway) -> None:
+    await gateway.session.scale(UID, 2)
+    await gateway.session.wait_until(UID, lambda model: all_ready(model, 2), 30)
+    undisturbed = await gateway.story(400)
+    moves: list[asyncio.Task[None]] = []
+
+    async def lose(leaving: Link, following: Link, pid: int) -> None:
+        removal = asyncio.create_task(gateway.session.remove_replica(UID, leaving.name))
+        async with asyncio.timeout(30):
+            while not following.outstanding:  # noqa: ASYNC110  (links tell nobody what they are given)
+                await asyncio.sleep(0.005)
+        os.kill(pid, signal.SIGKILL)
+        await removal
+
+    def begin(count: int) -> None:
+        if count >= 20 and not moves:
+            following, leaving = sorted(gateway.router._links.live(UID), key=lambda link: link.outstanding)
+            assert (following.outstanding, leaving.outstanding) == (0, 1)
+            pids = {replica.id: replica.pid for replica in gateway.session.models[UID].replicas}
+            # It will be given the stream, but not come to fetch its state.
+            os.kill(pids[following.name], signal.SIGSTOP)
+            moves.append(asyncio.create_task(lose(leaving, following, pids[following.name])))
+
+    assert await gateway.story(400, begin) == undisturbed
+    await asyncio.gather(*moves)
+    await gateway.session.wait_until(UID, lambda model: all_ready(model, 1), 30)
+    assert gateway.replica().restarts > 0
 
 
 async def test_a_killed_worker_comes_back_with_its_replicas_and_leaves_no_orphan(gateway: Gateway) -> None:

@@ -24,6 +24,8 @@ logger = logging.getLogger("xinfer.replica")
 
 FETCH_SECONDS: Final = 5.0
 """What a state is worth waiting for. After that its tokens are computed again."""
+CONNECT_SECONDS: Final = 2.0
+"""Until the other replica answers. Where gateways need a tunnel, replicas may not reach each other at all."""
 
 
 async def fetch_state(where: StateAt, context: ssl.SSLContext) -> SequenceState | None:
@@ -50,9 +52,10 @@ async def give_state(state: SequenceState, reader: asyncio.StreamReader, writer:
 
 async def _fetch(where: StateAt, context: ssl.SSLContext) -> SequenceState:
     host, _, port = where.address.rpartition(":")
-    reader, writer = await asyncio.open_connection(
-        host.strip("[]"), int(port), ssl=context, server_hostname="", ssl_shutdown_timeout=1.0
-    )
+    async with asyncio.timeout(CONNECT_SECONDS):
+        reader, writer = await asyncio.open_connection(
+            host.strip("[]"), int(port), ssl=context, server_hostname="", ssl_shutdown_timeout=1.0
+        )
     try:
         hello = (Hello(PROTOCOL_VERSION, where.token), Fetch(where.ticket))
         writer.write(encode_frames([encode_message(each) for each in hello]))

@@ -10,9 +10,11 @@ from msgspec.structs import replace
 
 from xinfer_runtime.engines.sequence_state import SequenceState, StateReader
 from xinfer_runtime.messages import (
+    ChatMessage,
     Constraint,
     ConstraintKind,
     DryParams,
+    FinishReason,
     GenerateRequest,
     MirostatParams,
     SamplingParams,
@@ -110,6 +112,34 @@ async def test_a_schema_goes_on_being_kept(two: Any) -> None:
     begun = here.tokens("moves")
     await go_on(there, moves, sent(state), begun)
     assert begun + there.tokens("moves") == here.tokens("whole")
+
+
+async def test_a_tool_call_that_is_half_said_goes_on(two: Any) -> None:
+    here, there = two
+    tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+    grammar = 'root ::= "<tool_call>{\\"name\\": \\"add\\", \\"arguments\\": {\\"a\\": " [1-9]{60} "}}</tool_call>"'
+    whole = GenerateRequest(
+        id="whole",
+        messages=(ChatMessage(role="user", content=PROMPT),),
+        tools=(tool,),
+        parse_tool_calls=True,
+        constraint=Constraint(ConstraintKind.GRAMMAR, grammar),
+        sampling=SamplingParams(temperature=1.0, seed=11, max_tokens=200),
+    )
+    await here.run(whole)
+    expected = [call for delta in here.deltas["whole"] for call in delta.tool_calls]
+    assert [call.name for call in expected] == ["add"]
+
+    moves = replace(whole, id="moves")
+    state = await leave(here, moves, after=50)
+    assert state is not None
+    begun = here.tokens("moves")
+    await go_on(there, moves, sent(state), begun)
+    assert begun + there.tokens("moves") == here.tokens("whole")
+    calls = [call for part in (here, there) for delta in part.deltas["moves"] for call in delta.tool_calls]
+    assert [(call.name, call.arguments) for call in calls] == [(call.name, call.arguments) for call in expected]
+    assert there.deltas["moves"][-1].finish_reason is FinishReason.TOOL_CALLS
+    assert there.engine.stats().restored_tokens == len(state.tokens) // 4
 
 
 async def test_sequences_move_beside_others(two: Any) -> None:
