@@ -102,11 +102,20 @@ class Constraint(Struct, frozen=True, array_like=True):
     value: Any = None
 
 
+class ChatImage(Struct, frozen=True, array_like=True):
+    """An image in a message, encoded as its file was (PNG, JPEG, GIF or WebP)."""
+
+    data: bytes
+    offset: int = 0
+    """How many characters of the message's content come before it."""
+    place: str = "messages"
+    """What its caller knows it by, such as `messages[0].content[1]`."""
+
+
 class ChatMessage(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One message of a conversation; `tool_calls` of an assistant, `tool_call_id` and `name` of a tool.
 
-    `images` are encoded as their files were (PNG, JPEG, GIF or WebP), in their order in the message. `reasoning` is
-    what an assistant thought before it said that.
+    `images` are in their order in the message. `reasoning` is what an assistant thought before it said that.
     """
 
     role: str
@@ -115,7 +124,7 @@ class ChatMessage(Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
-    images: tuple[bytes, ...] = ()
+    images: tuple[ChatImage, ...] = ()
 
 
 class Tokenization(Struct, frozen=True, omit_defaults=True):
@@ -297,7 +306,7 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     context_length: int
     vocab_size: int
     abilities: tuple[str, ...]
-    """From `chat`, `generate`, `tools`, `embed`, `rerank`, ..."""
+    """From `chat`, `generate`, `tools`, `vision`, `embed`, `rerank`, ..."""
     parameters: int = 0
     memory_bytes: int = 0
     architecture: str = ""
@@ -374,6 +383,7 @@ class LaunchRequest(Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     speculation: Literal["off", "prompt-lookup", "draft-model"] | None = None
     draft_model: str | None = None
     draft_tokens: int | None = None
+    multimodal_projector: str | None = None
 
 
 class ReplicaWish(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -42,7 +42,9 @@ async def test_images_go_with_their_message_in_their_order() -> None:
     images = await images_for(status("chat", "vision"), body.messages, None)
     system, user = body.to_generate("id", images).messages or ()
 
-    assert user.images == (png(1), png(2))
+    assert [image.data for image in user.images] == [png(1), png(2)]
+    assert [image.place for image in user.images] == ["messages[1].content[1]", "messages[1].content[2]"]
+    assert [image.offset for image in user.images] == [len("What is it?")] * 2
     assert user.content == "What is it?"
     assert system.images == ()
 

@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xinfer_runtime.messages import (
+    ChatImage,
     ChatMessage,
     Delta,
     EmbedRequest,
@@ -70,7 +71,7 @@ def test_all_that_becomes_part_of_the_prompt_is_in_the_blocks() -> None:
         ChatMessage(role="user", content=filler),
         ChatMessage(role="system", content=filler),
         ChatMessage(role="user", tool_calls=(call,)),
-        ChatMessage(role="user", content=filler, images=(b"png" * 200,)),
+        ChatMessage(role="user", content=filler, images=(ChatImage(b"png" * 200),)),
     ]
     requests = [GenerateRequest(id="r", messages=(message,) * 3) for message in variants]
     requests.append(GenerateRequest(id="r", messages=(variants[0],) * 3, tools=({"type": "function"},)))

@@ -62,6 +62,9 @@ def files_of_launch(request: LaunchRequest) -> list[tuple[str, str]]:
     files = [(field, path) for field, path in files if not is_hub_reference(path)]
     if request.draft_model is not None and request.draft_model.lower().endswith(_SUFFIX):
         files.append(("draft_model", request.draft_model))
+    if (projector := request.multimodal_projector) is not None:
+        # One without a folder lies beside the model.
+        files.append(("multimodal_projector", posixpath.join(posixpath.dirname(request.model_path or ""), projector)))
     for adapter in (request.lora or {}).values():
         files.append(("lora", adapter if isinstance(adapter, str) else adapter.path))
     return files

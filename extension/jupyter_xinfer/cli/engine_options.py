@@ -18,6 +18,7 @@ _NAMES = (
     "speculation",
     "draft_model",
     "draft_tokens",
+    "multimodal_projector",
 )
 
 
@@ -39,6 +40,9 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--speculation", choices=("off", "prompt-lookup", "draft-model"), help="how tokens are guessed")
     parser.add_argument("--draft-model", metavar="NAME", help="the smaller model that guesses: a name, or a GGUF file")
     parser.add_argument("--draft-tokens", type=int, metavar="N", help="tokens guessed at once, at most")
+    parser.add_argument(
+        "--multimodal-projector", metavar="FILE", help="lets the model see images: a GGUF file, also beside the model's"
+    )
     parser.add_argument(
         "--lora", type=_adapter, action="append", default=[], metavar="NAME=FILE", help="an adapter; may be repeated"
     )

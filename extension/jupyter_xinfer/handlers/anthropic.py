@@ -49,7 +49,8 @@ class MessagesHandler(AnthropicHandler):
         forced_calls = chat.offered_tools().constraint is not None
         self.own_names = {"response_format": "tools" if chat.binds_calls_alone() else "output_config"}
         encoder = MessagesEncoder(message_id, body.model, forced_calls=forced_calls, shows_thoughts=body.shows_thoughts)
-        await self.run(body.model, chat.requests(message_id), encoder, stream=bool(body.stream))
+        images = await self.service.images(body.model, chat.messages)
+        await self.run(body.model, chat.requests(message_id, images), encoder, stream=bool(body.stream))
 
 
 class CountTokensHandler(AnthropicHandler):
@@ -60,6 +61,7 @@ class CountTokensHandler(AnthropicHandler):
         body = decode(self.request.body, CountTokensRequest)
         request_id = f"count-{uuid.uuid4().hex}"
         # The replica renders and tokenizes the prompt and has nothing to compute.
-        [request] = body.as_chat().requests(request_id)
+        chat = body.as_chat()
+        [request] = chat.requests(request_id, await self.service.images(body.model, chat.messages))
         delta = await self.service.ask(body.model, replace(request, tokenize=Tokenization()))
         self.reply({"input_tokens": len(delta.token_ids)})

@@ -31,4 +31,5 @@ class ResponsesHandler(GenerateHandler):
         forced_calls = chat.offered_tools().constraint is not None
         self.own_names = {"messages": "input", "response_format": "tools" if chat.binds_calls_alone() else "text"}
         encoder = ResponsesEncoder(response_id, body, keep, forced_calls=forced_calls)
-        await self.run(body.model, chat.requests(response_id), encoder, stream=bool(body.stream))
+        images = await self.service.images(body.model, chat.messages)
+        await self.run(body.model, chat.requests(response_id, images), encoder, stream=bool(body.stream))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from jupyter_xinfer.images.address_policy import RefusedUrlError
 from jupyter_xinfer.images.fetch import Fetcher
 from jupyter_xinfer.images.image_header import NotAnImageError, dimensions
-from jupyter_xinfer.protocol.chat_messages import Images, Message
+from jupyter_xinfer.protocol.chat_messages import Images, Message, place_of
 from xinfer_runtime.errors import InvalidRequest, ModelNotReady
 from xinfer_runtime.messages import ModelStatus
 
@@ -36,7 +36,7 @@ async def images_for(model: ModelStatus, messages: Sequence[Message], fetcher: F
     if not infos:
         raise ModelNotReady(f"The model {model.spec.uid!r} is still being loaded.", param="model")
     if not any("vision" in info.abilities for info in infos):
-        where = _name(*image_places(messages)[0])
+        where = _name(messages, *image_places(messages)[0])
         raise InvalidRequest(f"`{where}` is an image, and the model {model.spec.uid!r} takes text only.", param=where)
     return await load_images(messages, fetcher)
 
@@ -48,11 +48,11 @@ async def load_images(messages: Sequence[Message], fetcher: Fetcher | None) -> I
     """
     places = image_places(messages)
     if len(places) > MAX_IMAGES:
-        where = _name(*places[MAX_IMAGES])
+        where = _name(messages, *places[MAX_IMAGES])
         raise InvalidRequest(f"`{where}`: one request takes at most {MAX_IMAGES} images.", param=where)
     images: dict[tuple[int, int], bytes] = {}
     for i, j in places:
-        where = _name(i, j)
+        where = _name(messages, i, j)
         content = messages[i].content
         assert isinstance(content, list)
         url = content[j].url
@@ -97,5 +97,7 @@ def _from_data_url(url: str) -> bytes:
         raise RefusedUrlError("what follows `base64,` is not Base64") from None
 
 
-def _name(message: int, part: int) -> str:
-    return f"messages[{message}].content[{part}]"
+def _name(messages: Sequence[Message], message: int, part: int) -> str:
+    content = messages[message].content
+    assert isinstance(content, list)
+    return place_of(content[part], message, part)

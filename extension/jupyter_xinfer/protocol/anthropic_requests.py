@@ -7,7 +7,15 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from jupyter_xinfer.protocol.chat_messages import MAX_MESSAGES, MAX_PARTS, FunctionCall, Message, MessageToolCall
+from jupyter_xinfer.protocol.chat_messages import (
+    MAX_MESSAGES,
+    MAX_PARTS,
+    ContentPart,
+    FunctionCall,
+    Message,
+    MessageToolCall,
+    TranslatedPart,
+)
 from jupyter_xinfer.protocol.openai_requests import ChatRequest
 from jupyter_xinfer.protocol.sampling_fields import MAX_STOP_LENGTH, MAX_STOP_STRINGS, PositiveInt, Probability
 from jupyter_xinfer.protocol.structured_output import JsonSchemaFormat, ResponseFormat, schema_constraint
@@ -19,8 +27,20 @@ StopSequences = Annotated[
 ]
 
 
+class ImageSource(Struct):
+    """An image in Base64, or where it is."""
+
+    type: Literal["base64", "url"]
+    media_type: str = ""
+    data: str = ""
+    url: str = ""
+
+    def as_url(self) -> str:
+        return self.url if self.type == "url" else f"data:{self.media_type};base64,{self.data}"
+
+
 class Block(Struct):
-    """A content block: text, a call of a tool, its result, or thoughts of an earlier turn."""
+    """A content block: text, an image, a call of a tool, its result, or thoughts of an earlier turn."""
 
     type: str
     text: str = ""
@@ -30,6 +50,7 @@ class Block(Struct):
     tool_use_id: str = ""
     thinking: str = ""
     content: "str | list[Block] | None" = None
+    source: ImageSource | None = None
 
 
 class AnthropicMessage(Struct):
@@ -41,6 +62,7 @@ class AnthropicMessage(Struct):
         if isinstance(self.content, str):
             return [Message(role=self.role, content=self.content)]
         texts: list[str] = []
+        parts: list[ContentPart] = []
         thoughts: list[str] = []
         calls: list[MessageToolCall] = []
         results: list[Message] = []
@@ -48,6 +70,9 @@ class AnthropicMessage(Struct):
             where = f"{field}.content[{i}]"
             if block.type == "text":
                 texts.append(block.text)
+                parts.append(TranslatedPart("text", block.text, where=where))
+            elif block.type == "image" and block.source is not None and self.role == "user":
+                parts.append(TranslatedPart("image_url", image_url=block.source.as_url(), where=where))
             elif block.type == "tool_use" and self.role == "assistant":
                 calls.append(MessageToolCall(FunctionCall(block.name, json.dumps(block.input)), id=block.id))
             elif block.type == "tool_result" and self.role == "user":
@@ -61,7 +86,9 @@ class AnthropicMessage(Struct):
             reasoning = "\n".join(thoughts) or None
             said = Message("assistant", "".join(texts), tool_calls=calls or None, reasoning_content=reasoning)
             return [said]
-        asked = [Message(role="user", content="".join(texts))] if texts or not results else []
+        said_in_text = len(parts) == len(texts)
+        content = "".join(texts) if said_in_text else parts
+        asked = [Message(role="user", content=content)] if parts or not results else []
         return [*results, *asked]
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from xinfer_runtime.errors import InvalidRequest
-from xinfer_runtime.messages import ChatMessage, ToolCall
+from xinfer_runtime.messages import ChatImage, ChatMessage, ToolCall
 
 Images = Mapping[tuple[int, int], bytes]
 """The encoded images of messages, by the number of the message and of its part."""
@@ -32,6 +32,17 @@ class ContentPart(Struct):
     def url(self) -> str | None:
         """Of an image; some clients write it without the object around it."""
         return self.image_url.url if isinstance(self.image_url, ImageUrl) else self.image_url
+
+
+class TranslatedPart(ContentPart):
+    """A part that its caller wrote in the manner of another API, and knows as `where`."""
+
+    where: str = ""
+
+
+def place_of(part: ContentPart, message: int, index: int) -> str:
+    """What the caller knows the part by."""
+    return (part.where if isinstance(part, TranslatedPart) else "") or f"messages[{message}].content[{index}]"
 
 
 class FunctionCall(Struct):
@@ -84,7 +95,7 @@ class Message(Struct):
                 for call in self.tool_calls or ()
             ),
             tool_call_id=self.tool_call_id,
-            images=tuple(image for (message, _), image in sorted(images.items()) if message == index),
+            images=_images_of(content, index, images),
         )
 
 
@@ -92,10 +103,19 @@ def _text_of(content: str | list[ContentPart] | None, message: int, images: Imag
     if content is None or isinstance(content, str):
         return content
     return "".join(
-        _part_text(part, f"messages[{message}].content[{i}]")
-        for i, part in enumerate(content)
-        if (message, i) not in images
+        _part_text(part, place_of(part, message, i)) for i, part in enumerate(content) if (message, i) not in images
     )
+
+
+def _images_of(content: str | list[ContentPart] | None, message: int, images: Images) -> tuple[ChatImage, ...]:
+    found: list[ChatImage] = []
+    offset = 0
+    for i, part in enumerate(content if isinstance(content, list) else ()):
+        if (message, i) in images:
+            found.append(ChatImage(images[message, i], offset, place_of(part, message, i)))
+        else:
+            offset += len(_part_text(part, place_of(part, message, i)))
+    return tuple(found)
 
 
 def _part_text(part: ContentPart, where: str) -> str:

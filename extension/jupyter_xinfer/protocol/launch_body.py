@@ -35,7 +35,6 @@ _UNSUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "virtual_env_find_links": (([],), "replicas run in the node's own environment"),
     "envs": (({},), "requests cannot set the environment of replicas"),
     "trust_remote_code": ((False,), "no engine of it runs code from a model's files, for administrators neither"),
-    "multimodal_projector": ((), "images are not supported"),
 }
 """Fields of Xinference that have no meaning here: the values that are harmless, beside null, and why not others."""
 

@@ -5,7 +5,14 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta, Struct
 
-from jupyter_xinfer.protocol.chat_messages import MAX_MESSAGES, ContentPart, FunctionCall, Message, MessageToolCall
+from jupyter_xinfer.protocol.chat_messages import (
+    MAX_MESSAGES,
+    ContentPart,
+    FunctionCall,
+    Message,
+    MessageToolCall,
+    TranslatedPart,
+)
 from jupyter_xinfer.protocol.openai_requests import ChatRequest
 from jupyter_xinfer.protocol.sampling_fields import PlainStreamOptions, PositiveInt, Probability, Temperature
 from jupyter_xinfer.protocol.structured_output import JsonSchemaFormat, ResponseFormat, schema_constraint
@@ -60,6 +67,8 @@ def _plain(content: str | list[ContentPart], where: str) -> str | list[ContentPa
 
 
 def _plain_part(part: ContentPart, where: str) -> ContentPart:
+    if part.type == "input_image":
+        return TranslatedPart("image_url", image_url=part.image_url, where=where)
     text = part.refusal if part.type == "refusal" else part.text
     if text is None or part.type not in ("input_text", "output_text", "text", "refusal"):
         raise InvalidRequest(

@@ -10,6 +10,7 @@ process   the Python interpreter and libraries, measured, and the vocabulary as 
 from dataclasses import dataclass, replace
 
 from xinfer_runtime.catalog.gguf_facts import GgufFile
+from xinfer_runtime.catalog.projector_file import patches, vision_number
 from xinfer_runtime.engines.llama_cpp import sizing
 from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.errors import InvalidRequest
@@ -79,6 +80,18 @@ def forecast_draft(draft: GgufFile, file: GgufFile, spec: ModelSpec) -> int:
         + _compute(draft, sizing.draft_token_budget(sequences), sequences, cells, flash=True)
         + draft.vocab_size * TOKEN_BYTES
     )
+
+
+def forecast_projector(projector: GgufFile) -> int:
+    """The bytes that a multimodal projector takes beside a model: its weights, its pass over one image, the image's
+    pixels, and what is kept of images.
+    """
+    count, width = patches(projector), vision_number(projector, "embedding_length")
+    inner, heads = vision_number(projector, "feed_forward_length"), vision_number(projector, "attention.head_count")
+    attention = count * (4 * width + count * heads)
+    feed_forward = count * (3 * width + 2 * inner)
+    compute = max(attention, feed_forward) * _F32_BYTES
+    return projector.weight_bytes + compute + sizing.IMAGE_PIXEL_BYTES + sizing.IMAGE_ROWS_BYTES
 
 
 def draft_cache(file: GgufFile, spec: ModelSpec) -> tuple[int, int]:

@@ -29,7 +29,7 @@ _MAX_STRINGS = 1 << 23
 _MAX_KEPT_ITEMS = 4096
 _MAX_DIMENSIONS = 4
 
-_U16, _U32, _I32, _F32, _STRING, _ARRAY = 2, 4, 5, 6, 8, 9
+_U16, _U32, _I32, _F32, _BOOL, _STRING, _ARRAY = 2, 4, 5, 6, 7, 8, 9
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _KINDS = {
     "general.alignment": _U32,
@@ -39,6 +39,23 @@ _KINDS = {
     "split.no": _U16,
     "split.count": _U16,
     "split.tensors.count": _I32,
+    "clip.has_vision_encoder": _BOOL,
+    "clip.has_audio_encoder": _BOOL,
+    "clip.has_gen_audio_encoder": _BOOL,
+    "clip.use_gelu": _BOOL,
+    "clip.use_silu": _BOOL,
+    "clip.projector_type": _STRING,
+    "clip.vision.projector_type": _STRING,
+    "clip.vision.image_size": _U32,
+    "clip.vision.patch_size": _U32,
+    "clip.vision.embedding_length": _U32,
+    "clip.vision.feed_forward_length": _U32,
+    "clip.vision.block_count": _U32,
+    "clip.vision.projection_dim": _U32,
+    "clip.vision.attention.head_count": _U32,
+    "clip.vision.attention.head_count_kv": _U32,
+    "clip.vision.attention.head_dim": _U32,
+    "clip.vision.attention.layer_norm_epsilon": _F32,
 }
 """llama.cpp reads these without asking what they are."""
 

@@ -9,12 +9,14 @@ import msgspec
 from xinfer_runtime.catalog.draft_file import read_draft
 from xinfer_runtime.catalog.embedding_forecast import fit_embedding
 from xinfer_runtime.catalog.fitting import fit
-from xinfer_runtime.catalog.forecast import forecast, forecast_draft
+from xinfer_runtime.catalog.forecast import forecast, forecast_draft, forecast_projector
 from xinfer_runtime.catalog.gguf_facts import GgufFile
 from xinfer_runtime.catalog.gguf_file import read_gguf
 from xinfer_runtime.catalog.locate import locate
 from xinfer_runtime.catalog.lora_file import adapter_path, read_adapter
 from xinfer_runtime.catalog.model_kind import LLM, model_type
+from xinfer_runtime.catalog.projector_file import PARAM as PROJECTOR
+from xinfer_runtime.catalog.projector_file import projector_path, read_projector
 from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.errors import InvalidRequest, ModelFileError
 from xinfer_runtime.messages import ModelSpec
@@ -35,7 +37,7 @@ def inspect(spec: ModelSpec, room: int | None = None, on_gpu: bool | None = None
             param="context_length",
         )
     spec = msgspec.structs.replace(spec, type=model_type(file, spec))
-    beside = _adapter_bytes(file, spec)
+    beside = _adapter_bytes(file, spec) + _projector_bytes(path, file, spec)
     if spec.type == LLM:
         draft = _draft(path, file, spec)
         # The draft model's cache follows the model's: with what that would like to have, there is room enough.
@@ -71,6 +73,16 @@ def _adapter_bytes(file: GgufFile, spec: ModelSpec) -> int:
             )
         size += adapter.weight_bytes
     return size
+
+
+def _projector_bytes(path: Path, file: GgufFile, spec: ModelSpec) -> int:
+    """What seeing images takes. Raises ModelFileError for a projector that the model cannot have."""
+    projector = Options.of(spec).multimodal_projector
+    if projector is None:
+        return 0
+    if spec.type != LLM:
+        raise InvalidRequest(f"{PROJECTOR}: only models that generate text take images", param=PROJECTOR)
+    return forecast_projector(read_projector(projector_path(projector, path), file))
 
 
 def _draft(path: Path, file: GgufFile, spec: ModelSpec) -> GgufFile | None:

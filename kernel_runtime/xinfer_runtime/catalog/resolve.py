@@ -41,6 +41,7 @@ _ENGINE_OPTIONS = (
     "speculation",
     "draft_model",
     "draft_tokens",
+    "multimodal_projector",
 )
 """Fields of a launch that are the engine's own business."""
 
@@ -104,6 +105,7 @@ def _engine_options(request: LaunchRequest, custom: Sequence[Family]) -> dict[st
             f"speculation {_BY_DRAFT_MODEL!r} and a draft_model belong together: give both or neither",
             param="draft_model",
         )
+    _check_projector(request.multimodal_projector)
     if request.lora:
         for name in request.lora:
             if not _UID.fullmatch(name):
@@ -126,6 +128,14 @@ def _draft_model(wanted: str, custom: Sequence[Family]) -> str:
         return wanted
     family = _family(wanted, custom, param="draft_model")
     return family.name if family.builtin else next(iter(family.specs[0].quantizations.values()))
+
+
+def _check_projector(wanted: str | None) -> None:
+    if wanted is not None and (not wanted.lower().endswith(".gguf") or "\0" in wanted):
+        raise InvalidRequest(
+            f"multimodal_projector {wanted!r:.120}: name a GGUF file on the node, by its path or beside the model's",
+            param="multimodal_projector",
+        )
 
 
 def check_uid(uid: str) -> str:

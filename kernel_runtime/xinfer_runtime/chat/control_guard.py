@@ -25,23 +25,28 @@ class ControlGuard:
 
     def begin(self, strings: Iterable[str]) -> "MarkedText":
         """Start on one request; `strings` are all of its strings."""
-        unused = set(_MARKS).difference(*strings)
-        return MarkedText(self, min(unused, default=""))
+        unused = sorted(set(_MARKS).difference(*strings))
+        if len(unused) > 1:
+            return MarkedText(self, unused[0], unused[1])
+        # The request uses nearly all of the noncharacters, so they cannot matter to it: without them, all are free.
+        return MarkedText(self, _MARKS[0], _MARKS[1], strips=True)
 
 
 class MarkedText:
     """The marking of one request's strings and the cutting of its prompt."""
 
-    def __init__(self, guard: ControlGuard, mark: str) -> None:
+    def __init__(self, guard: ControlGuard, mark: str, image: str, strips: bool = False) -> None:
         self._guard = guard
         self._mark = mark
+        self._strips = strips
+        self.image = image
+        """What stands in a rendered prompt where an image belongs, and nowhere else."""
 
     def protect(self, text: str) -> str:
         """`text` with marks wherever it could form a control text."""
-        if not self._mark:
-            # The request uses all 32 noncharacters, so they cannot matter to it: without them, one is free.
+        if self._strips:
             text = text.translate(dict.fromkeys(map(ord, _MARKS)))
-        mark, guard = self._mark or _MARKS[0], self._guard
+        mark, guard = self._mark, self._guard
         for control in guard.controls:
             if control in text:
                 text = text.replace(control, control[0] + mark + control[1:])
@@ -58,4 +63,4 @@ class MarkedText:
 
     def segments(self, rendered: str) -> list[str]:
         """The rendered prompt in pieces, each to be tokenized by itself."""
-        return [segment for segment in rendered.split(self._mark or _MARKS[0]) if segment]
+        return [segment for segment in rendered.split(self._mark) if segment]

@@ -8,6 +8,7 @@ and a `tojson` that does not escape for HTML.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 import jinja2
@@ -48,23 +49,36 @@ class ChatTemplate:
         tools: Sequence[Mapping[str, Any]] = (),
         options: Mapping[str, Any] | None = None,
         protect: Callable[[str], str] = str,
+        image: str = "",
     ) -> str:
-        """The prompt for `messages`. `protect` is applied to every string that comes from the request.
+        """The prompt for `messages`. `protect` is applied to every string that comes from the request. Where an image
+        belongs, there is `image`.
 
         Raises InvalidRequest when the template does not accept the messages or fails on them.
         """
         options = dict(options or {})
         if taken := _RESERVED & options.keys():
             raise InvalidRequest(f"template_kwargs cannot set {', '.join(sorted(taken))}", param="template_kwargs")
+        shaped = [_as_template_message(message, protect, image) for message in messages]
         variables = {
             "add_generation_prompt": True,
             **{name: _protected(value, protect) for name, value in options.items()},
-            "messages": [_as_template_message(message, protect) for message in messages],
+            "messages": shaped,
             "tools": [_protected(tool, protect) for tool in tools] or None,
             **self._tokens,
         }
+        images = sum(len(message.images) for message in messages)
         try:
-            return self._collect(variables)
+            rendered = self._collect(variables)
+            if images and rendered.count(image) != images:
+                # A template that knows images may look for them among parts, and write nothing of a plain text.
+                for each, message in zip(shaped, messages, strict=True):
+                    if message.images:
+                        each["content"] = [{"type": "text", "text": each["content"]}]
+                rendered = self._collect(variables)
+            if images and rendered.count(image) != images:
+                raise TemplateRefusedError("it leaves out images")
+            return rendered
         except TemplateRefusedError as error:
             raise InvalidRequest(
                 f"The model's chat template refused the messages: {error}", param="messages"
@@ -87,7 +101,7 @@ class ChatTemplate:
         return "".join(parts)
 
 
-def _as_template_message(message: ChatMessage, protect: Callable[[str], str]) -> dict[str, Any]:
+def _as_template_message(message: ChatMessage, protect: Callable[[str], str], image: str) -> dict[str, Any]:
     """A message in the shape that templates expect: empty content instead of none, arguments as an object.
 
     Some templates put the role between brackets to make a control token, so a role is one of those known or refused.
@@ -96,7 +110,7 @@ def _as_template_message(message: ChatMessage, protect: Callable[[str], str]) ->
         raise InvalidRequest(
             f"messages: role {message.role[:80]!r} is none of {', '.join(sorted(_ROLES))}", param="messages"
         )
-    shaped: dict[str, Any] = {"role": message.role, "content": protect(message.content or "")}
+    shaped: dict[str, Any] = {"role": message.role, "content": _content(message, protect, image)}
     if message.name is not None:
         shaped["name"] = protect(message.name)
     if message.tool_call_id is not None:
@@ -116,6 +130,13 @@ def _as_template_message(message: ChatMessage, protect: Callable[[str], str]) ->
             for call in message.tool_calls
         ]
     return shaped
+
+
+def _content(message: ChatMessage, protect: Callable[[str], str], image: str) -> str:
+    """What was said, with `image` where its images are."""
+    content = message.content or ""
+    cuts = [0, *(each.offset for each in message.images), len(content)]
+    return image.join(protect(content[start:end]) for start, end in pairwise(cuts))
 
 
 def _arguments(text: str) -> Any:

@@ -75,6 +75,7 @@ class EngineOptions(TypedDict, total=False):
     speculation: Literal["off", "prompt-lookup", "draft-model"] | None
     draft_model: str | None
     draft_tokens: int | None
+    multimodal_projector: str | None
 
 
 class FurtherOptions(PlacementOptions, EngineOptions, total=False):

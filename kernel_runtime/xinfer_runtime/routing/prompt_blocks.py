@@ -69,7 +69,7 @@ def _add(parts: list[bytes], message: ChatMessage) -> None:
         parts.append(f"{call.name} {call.arguments}".encode("utf-8", "surrogatepass"))
     for image in message.images:
         # Whole images would cost more to hash than all the rest, and differ in their ends if at all.
-        parts.append(b"%d" % len(image) + image[:_SAMPLE] + image[-_SAMPLE:])
+        parts.append(b"%d" % len(image.data) + image.data[:_SAMPLE] + image.data[-_SAMPLE:])
 
 
 def _bytes_of(token_ids: tuple[int, ...]) -> bytes:

@@ -1,10 +1,11 @@
 """What the engine loop can be told, through its queue."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from xinfer_runtime.engines.llama_cpp.adapters import NO_ADAPTER
 from xinfer_runtime.engines.llama_cpp.generation import Generation
+from xinfer_runtime.engines.llama_cpp.image_rows import PlacedRows
 from xinfer_runtime.engines.llama_cpp.prefix_store import SavedPrefix
 from xinfer_runtime.engines.llama_cpp.thread_choice import ThreadChoice
 
@@ -21,6 +22,7 @@ class Start:
     batch: bool = False
     moved: SavedPrefix | None = None
     """What another replica computed of the tokens."""
+    images: Sequence[PlacedRows] = ()
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
 A request passes three threads: `submit` on the event loop; its template and tokenization on the preparing thread, in
 order of arrival, so that a long prompt delays neither the event loop nor a decode step; its tokens on the engine loop.
+One with images passes the viewing thread before.
 Outcomes come back with one `call_soon_threadsafe` per step.
 """
 
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from queue import SimpleQueue
@@ -20,12 +21,15 @@ from xinfer_runtime.engines.base import EmitStep, Engine, ReportProgress
 from xinfer_runtime.engines.llama_cpp import sizing
 from xinfer_runtime.engines.llama_cpp.commands import Abort, Command, Export, Start, Stop, UseThreads
 from xinfer_runtime.engines.llama_cpp.generation import Generation
+from xinfer_runtime.engines.llama_cpp.image_rows import SeenImage, placed
 from xinfer_runtime.engines.llama_cpp.loading import load_model
 from xinfer_runtime.engines.llama_cpp.loop import EngineLoop, Outcome
 from xinfer_runtime.engines.llama_cpp.moving import from_state, to_state
 from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.engines.llama_cpp.prefix_saving import PrefixSaving
 from xinfer_runtime.engines.llama_cpp.prefix_store import PrefixStore, SavedPrefix
+from xinfer_runtime.engines.llama_cpp.projector import UnreadableImageError
+from xinfer_runtime.engines.llama_cpp.seen_images import SeenImages
 from xinfer_runtime.engines.llama_cpp.speculation import Speculation
 from xinfer_runtime.engines.sequence_state import SequenceState
 from xinfer_runtime.errors import DeadlineExceeded, EngineError, ErrorInfo, InvalidRequest, XinferError
@@ -54,8 +58,10 @@ class LlamaCppEngine(Engine):
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._preparing = 0
         self._preparer = ThreadPoolExecutor(1, thread_name_prefix="xinfer-prepare")
+        self._viewer = ThreadPoolExecutor(1, thread_name_prefix="xinfer-view")
         self._thread: threading.Thread | None = None
         self._loop: EngineLoop | None = None
+        self._images: SeenImages | None = None
         self._closing = False
         self._cores: int | None = None
         self._ended: ErrorInfo | None = None
@@ -96,7 +102,10 @@ class LlamaCppEngine(Engine):
             self._timers[ticket] = self._event_loop.call_later(request.timeout, self._expire, ticket, request)
         if self._ended is None and not self._closing and self._loop is not None:
             self._preparing += 1
-            self._preparer.submit(self._prepare, ticket, request, state)
+            if any(message.images for message in request.messages or ()):
+                self._viewer.submit(self._view, ticket, request)
+            else:
+                self._preparer.submit(self._prepare, ticket, request, state)
         else:
             error = self._ended or EngineError("The engine is not running").info
             self._event_loop.call_soon(self._deliver, [(ticket, Delta(id=request.id, error=error))])
@@ -133,7 +142,8 @@ class LlamaCppEngine(Engine):
 
     async def close(self) -> None:
         self._closing = True
-        await asyncio.to_thread(self._preparer.shutdown, wait=True, cancel_futures=True)
+        for executor in (self._viewer, self._preparer):
+            await asyncio.to_thread(executor.shutdown, wait=True, cancel_futures=True)
         self._commands.put(Stop())
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
@@ -170,32 +180,67 @@ class LlamaCppEngine(Engine):
         self._ended = error
         self._deliver([(ticket, Delta(id=request_id, error=error)) for ticket, request_id in self._live.items()])
 
+    # ---- on the viewing thread
+
+    def _view(self, ticket: int, request: GenerateRequest) -> None:
+        """Look at the images, which takes long: requests without any shall not wait for it."""
+        try:
+            images = self._look(ticket, request) if self._images is not None else []
+            self._preparer.submit(self._prepare, ticket, request, None, images)
+        except Exception as error:
+            self._fail(ticket, request, error)
+            self._post(self._prepared)
+
+    def _look(self, ticket: int, request: GenerateRequest) -> list[SeenImage]:
+        assert self._images is not None
+        self._images.wait_for_room(lambda: ticket in self._live and not self._closing)
+        seen: list[SeenImage] = []
+        for image in (image for message in request.messages or () for image in message.images):
+            if ticket not in self._live or self._closing:
+                break
+            try:
+                seen.append(self._images.look(image.data))
+            except UnreadableImageError as error:
+                raise InvalidRequest(
+                    f"`{image.place}`: the image cannot be read: {error}.", param=image.place
+                ) from error
+            self._model.prompts.check_images(request, seen)
+        return seen
+
     # ---- on the preparing thread
 
-    def _prepare(self, ticket: int, request: GenerateRequest, state: SequenceState | None) -> None:
+    def _prepare(
+        self, ticket: int, request: GenerateRequest, state: SequenceState | None, images: Sequence[SeenImage] = ()
+    ) -> None:
         try:
             if ticket in self._live:
-                self._start(ticket, request, state)
-        except XinferError as error:
-            self._post(self._deliver, [(ticket, Delta(id=request.id, error=error.info))])
-        except RecursionError:
-            info = InvalidRequest("The request is nested too deeply for the model's chat template.").info
-            self._post(self._deliver, [(ticket, Delta(id=request.id, error=info))])
-        except Exception as error:  # The request's own failure, whatever it is: the next one is prepared as usual.
-            logger.exception("Preparing a request failed")
-            info = EngineError(f"The request could not be prepared: {type(error).__name__}: {error}").info
-            self._post(self._deliver, [(ticket, Delta(id=request.id, error=info))])
+                self._start(ticket, request, state, images)
+        except Exception as error:
+            self._fail(ticket, request, error)
         finally:
             self._post(self._prepared)
 
-    def _start(self, ticket: int, request: GenerateRequest, state: SequenceState | None) -> None:
+    def _fail(self, ticket: int, request: GenerateRequest, error: Exception) -> None:
+        """It is the request's own failure, whatever it is: the next one is prepared as usual."""
+        if isinstance(error, XinferError):
+            info = error.info
+        elif isinstance(error, RecursionError):
+            info = InvalidRequest("The request is nested too deeply for the model's chat template.").info
+        else:
+            logger.error("Preparing a request failed", exc_info=error)
+            info = EngineError(f"The request could not be prepared: {type(error).__name__}: {error}").info
+        self._post(self._deliver, [(ticket, Delta(id=request.id, error=info))])
+
+    def _start(
+        self, ticket: int, request: GenerateRequest, state: SequenceState | None, images: Sequence[SeenImage]
+    ) -> None:
         prompts = self._model.prompts
         if request.tokenize is not None or request.detokenize:
-            answer = prompts.detokenization(request) if request.detokenize else prompts.tokenization(request)
+            answer = prompts.detokenization(request) if request.detokenize else prompts.tokenization(request, images)
             self._post(self._deliver, [(ticket, answer)])
             return
         adapter = self._model.adapters.check(request.lora)
-        prompt = prompts.build(request)
+        prompt = prompts.build(request, images)
         generation = Generation(request, prompt, self._model.facts)
         generation.replay(request.resume)
         if generation.finish_reason is not None:
@@ -214,6 +259,7 @@ class LlamaCppEngine(Engine):
                 adapter,
                 batch=request.priority is Priority.BATCH,
                 moved=moved,
+                images=placed(prompt, images),
             )
         )
 
@@ -231,6 +277,8 @@ class LlamaCppEngine(Engine):
             return
         try:
             model, wanted = self._model, self._live.__contains__
+            if model.projector is not None:
+                self._images = SeenImages(model.projector.look, sizing.IMAGE_ROWS_BYTES)
             self._loop = EngineLoop(
                 model.context,
                 model.limits,

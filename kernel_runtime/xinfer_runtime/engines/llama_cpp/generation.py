@@ -14,6 +14,7 @@ from xinfer_runtime.engines.llama_cpp.constraint import OutputConstraint
 from xinfer_runtime.engines.llama_cpp.constraint_compiler import ConstraintCompiler
 from xinfer_runtime.engines.llama_cpp.constraint_grammar import PARAM
 from xinfer_runtime.engines.llama_cpp.detokenize import Detokenizer
+from xinfer_runtime.engines.llama_cpp.image_rows import is_token
 from xinfer_runtime.engines.llama_cpp.sampler import Sampler
 from xinfer_runtime.engines.llama_cpp.sequence_breakers import SequenceBreakers
 from xinfer_runtime.engines.llama_cpp.stop import StopMatcher
@@ -43,7 +44,7 @@ class TokenFacts:
 
 
 class Generation:
-    """The state of one request after its prompt became `prompt` tokens (fewer than the context holds).
+    """The state of one request after its prompt became `prompt`, ids of tokens and rows (fewer than the context holds).
 
     Raises InvalidRequest for a constraint that cannot be compiled.
     """
@@ -52,6 +53,8 @@ class Generation:
         sampling = request.sampling
         self.request_id = request.id
         self.prompt_tokens = len(prompt)
+        room = facts.context_length - len(prompt)
+        prompt = list(filter(is_token, prompt))  # What stands for images is nothing that anybody could say again.
         self.completion_tokens = 0
         self._reasoning_tokens = 0
         self._answering = False
@@ -64,7 +67,6 @@ class Generation:
         thoughts = _thoughts(request, facts, form)
         mu = request.resume_mu
         self.sampler = Sampler(sampling, seed, prompt, constraint, breakers=breakers, mu=mu, thoughts=thoughts)
-        room = facts.context_length - len(prompt)
         self.begun = False
         """Whether it was told how long the prompt is."""
         self._limit = room if sampling.max_tokens is None else min(sampling.max_tokens, room)

@@ -9,10 +9,18 @@ from pathlib import Path
 from msgspec import structs
 
 from xinfer_runtime.catalog.draft_file import read_draft
-from xinfer_runtime.catalog.forecast import MemoryForecast, cache_shape, draft_cache, forecast, forecast_draft
+from xinfer_runtime.catalog.forecast import (
+    MemoryForecast,
+    cache_shape,
+    draft_cache,
+    forecast,
+    forecast_draft,
+    forecast_projector,
+)
 from xinfer_runtime.catalog.gguf_facts import GgufFile
 from xinfer_runtime.catalog.gguf_file import read_gguf
 from xinfer_runtime.catalog.locate import locate
+from xinfer_runtime.catalog.projector_file import projector_path, read_projector
 from xinfer_runtime.chat.template import ChatTemplate
 from xinfer_runtime.control_group import usable_cores
 from xinfer_runtime.engines.llama_cpp import sizing
@@ -29,6 +37,7 @@ from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.engines.llama_cpp.passes import ATTENTION_TILE
 from xinfer_runtime.engines.llama_cpp.prefix_file import PrefixFile
 from xinfer_runtime.engines.llama_cpp.prefix_identity import prefix_file, state_identity
+from xinfer_runtime.engines.llama_cpp.projector import Projector
 from xinfer_runtime.engines.llama_cpp.prompt import PromptBuilder
 from xinfer_runtime.engines.llama_cpp.prompt_lookup import PromptLookups
 from xinfer_runtime.engines.llama_cpp.repacking import mostly_repacked, processor_features
@@ -65,8 +74,12 @@ class LoadedModel:
     """What guesses tokens, where the launch wants that."""
     prefix_file: PrefixFile | None = None
     """Where prefixes are kept while it is not loaded, where the launch wants that."""
+    projector: Projector | None = None
+    """What looks at images, where the launch names one."""
 
     def free(self) -> None:
+        if self.projector is not None:
+            self.projector.free()
         if isinstance(self.drafter, DraftModel):
             self.drafter.free()
         self.context.free()
@@ -88,6 +101,10 @@ def load_model(spec: ModelSpec, options: Options, proceed: Proceed, cores: int |
     draft = read_draft(options.draft_model, path, file) if options.draft_model is not None else None
     if draft is not None:
         memory = replace(memory, compute=memory.compute + forecast_draft(draft, file, spec))
+    projector: GgufFile | None = None
+    if options.multimodal_projector is not None:
+        projector = read_projector(projector_path(options.multimodal_projector, path), file)
+        memory = replace(memory, compute=memory.compute + forecast_projector(projector))
     offload = offload_for(spec, options, file, memory)
     sizes = (size.context_length, size.cells, options.kv_cells or 0, offload.layers)
     kept = prefix_file(spec.uid, file, options, sizes) if options.prefix_store_bytes else None
@@ -122,6 +139,15 @@ def load_model(spec: ModelSpec, options: Options, proceed: Proceed, cores: int |
     if weights.shares_prefixes:  # Else a sequence is more than its cells.
         moves = state_identity(spec.created, file, options, sizes)
         loaded = replace(loaded, info=structs.replace(loaded.info, state_identity=moves))
+    if projector is not None:
+        try:
+            proceed(1.0, "loading the projector")
+            eyes = Projector(projector.path, weights.handle, options, cores or usable_cores(), offload.on_gpu)
+        except BaseException:
+            loaded.free()
+            raise
+        size_in_bytes = loaded.info.memory_bytes + projector.weight_bytes
+        loaded = replace(loaded, projector=eyes, info=structs.replace(loaded.info, memory_bytes=size_in_bytes))
     proceed(1.0, "ready")
     return replace(loaded, prefix_file=kept)
 
@@ -221,7 +247,7 @@ def _with_context(
             drafts=sizing.DRAFT_ROWS if speculates else 0,
             worth_saving=sizing.WORTH_RESTORING if spare else None,
         ),
-        prompts=PromptBuilder(vocabulary, template, tool_template, length),
+        prompts=PromptBuilder(vocabulary, template, tool_template, length, options.multimodal_projector is not None),
         facts=TokenFacts(
             vocabulary.piece,
             vocabulary.end_of_generation,
@@ -235,7 +261,7 @@ def _with_context(
         info=ModelInfo(
             context_length=length,
             vocab_size=vocabulary.size,
-            abilities=_abilities(templates),
+            abilities=_abilities(templates, options.multimodal_projector is not None),
             parameters=weights.parameters,
             memory_bytes=context.memory_bytes,
             architecture=weights.architecture,
@@ -262,7 +288,8 @@ def _template(weights: Weights, variant: str | None = None) -> ChatTemplate | st
         return error.message
 
 
-def _abilities(templates: list[ChatTemplate]) -> tuple[str, ...]:
+def _abilities(templates: list[ChatTemplate], sees: bool) -> tuple[str, ...]:
     if not templates:
         return ("generate",)
-    return ("chat", "generate", "tools") if any(each.takes_tools for each in templates) else ("chat", "generate")
+    takes_tools = any(each.takes_tools for each in templates)
+    return ("chat", "generate", *(("tools",) if takes_tools else ()), *(("vision",) if sees else ()))

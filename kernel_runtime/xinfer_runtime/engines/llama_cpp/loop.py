@@ -138,6 +138,7 @@ class EngineLoop:
                         command.adapter,
                         command.batch,
                         moved=command.moved,
+                        images=command.images,
                     )
                 )
             self._count()
@@ -159,9 +160,11 @@ class EngineLoop:
         works = sorted(step.work, key=lambda work: rank(work.sequence.slot))
         for group in by_adapter(works, self._context.adapter):
             self._context.use_adapter(group[0].adapter)
-            for indexes in self._context.passes([work.length for work in group]):
-                if not self._compute([group[index] for index in indexes]):
-                    return
+            tokens = [work for work in group if work.rows is None]
+            passes = [[tokens[i] for i in indexes] for indexes in self._context.passes([w.length for w in tokens])]
+            images = [[work] for work in group if work.rows is not None]
+            if not all(map(self._compute, filter(None, passes + images))):
+                return
         seconds = time.perf_counter() - started
         self._step_time.count(seconds)
         if self._speculation is not None:
@@ -200,6 +203,7 @@ class EngineLoop:
                     work.start,
                     [*work.sequence.tokens[work.start : work.start + work.count], *work.draft],
                     work.samples + len(work.draft),
+                    work.rows,
                 )
                 for work in works
             ]

@@ -138,6 +138,8 @@ class Chunk(Struct, frozen=True):
     tokens: Sequence[int]
     rows: int
     """After how many of its tokens, the last ones, the logits are needed."""
+    values: NDArray[np.float32] | None = None
+    """What is computed in place of the tokens, shape (tokens, width of the model). It has a pass to itself."""
 
 
 class Context:
@@ -238,6 +240,8 @@ class Context:
 
         On a GPU it returns before the values are there; `logits` waits for them.
         """
+        if chunks[0].values is not None:
+            return self._decode_values(chunks[0], chunks[0].values)
         tokens: list[int] = []
         positions: list[int] = []
         slots: list[int] = []
@@ -257,18 +261,34 @@ class Context:
         self._token[:count] = tokens
         self._position[:count] = positions
         self._slot[:count] = slots
-        self._batch.n_tokens = count
+        code = self._compute(self._batch, count)
+        # Whatever became of the pass: one that failed may have left cells too.
+        for stream, position in padding:
+            self._remove(Remove(stream, position))
+        return code
+
+    def _decode_values(self, chunk: Chunk, values: NDArray[np.float32]) -> int:
+        count = len(values)
+        self._position[:count] = range(chunk.start, chunk.start + count)
+        self._slot[:count] = self.rank(chunk.slot)
+        self._wants_logits[:count] = 0
+        self._wants_logits[count - chunk.rows : count] = 1
+        values = np.ascontiguousarray(values)
+        batch = self._batch_over_arrays()
+        batch.token = None
+        batch.embd = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        return self._compute(batch, count)
+
+    def _compute(self, batch: Any, count: int) -> int:
+        batch.n_tokens = count
         threads = self._thread_choice.threads(count)
         if threads != self._threads:
             llama_cpp.llama_set_n_threads(self._handle, threads, threads)
             self._threads = threads
         started, cpu = time.perf_counter(), time.process_time()
-        code = int(llama_cpp.llama_decode(self._handle, self._batch))
+        code = int(llama_cpp.llama_decode(self._handle, batch))
         self._thread_choice.observe(count, threads, time.perf_counter() - started, time.process_time() - cpu)
         self._copies_pending &= code != DECODED
-        # Whatever became of the pass: one that failed may have left cells too.
-        for stream, position in padding:
-            self._remove(Remove(stream, position))
         return code
 
     def _idle_ends(self, busy: Sequence[int], longest: int) -> list[tuple[int, int]]:

@@ -30,12 +30,12 @@ def _receive(level: int, text: bytes, _user_data: object) -> None:
 
 
 # The C side keeps the bare pointer: the object must live as long as the process.
-_callback = llama_cpp.llama_log_callback(_receive)
+callback = llama_cpp.llama_log_callback(_receive)
 
 
 def install() -> None:
     """Send llama.cpp's log lines here. Idempotent, and process-wide, as llama.cpp's log is."""
-    llama_cpp.llama_log_set(_callback, ctypes.c_void_p(0))
+    llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
 
 
 def clear() -> None:

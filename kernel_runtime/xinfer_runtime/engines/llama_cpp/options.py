@@ -51,6 +51,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """The smaller model that guesses: a GGUF file on the node, or the name of a packaged model."""
     draft_tokens: int = 8
     """Tokens guessed for one sequence in one step at most."""
+    multimodal_projector: str | None = None
+    """What makes images something that the model can take: a GGUF file on the node, by its path or beside the model."""
     exact_resume_tokens: int = 256
     """A resumed request with at most so many tokens is recomputed as it was computed at first, one token a step, which
     continues a greedy or seeded text exactly when nothing else runs. Longer ones are computed like a prompt: much
@@ -75,6 +77,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise InvalidRequest(
                 "prefix_store_bytes is the size of a store for the prefix cache: 0 or more, and with prefix_cache on",
                 param="prefix_store_bytes",
+            )
+        if options.multimodal_projector is not None and (options.speculation != "off" or options.prefix_store_bytes):
+            other = "speculation" if options.speculation != "off" else "prefix_store_bytes"
+            raise InvalidRequest(
+                f"multimodal_projector: a model that takes images cannot have {other}. Leave one of the two out.",
+                param="multimodal_projector",
             )
         if options.n_gpu_layers != "auto" and options.n_gpu_layers < -1:
             raise InvalidRequest(

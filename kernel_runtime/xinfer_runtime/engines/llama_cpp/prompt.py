@@ -7,13 +7,15 @@ from typing import Any
 from xinfer_runtime.chat.control_guard import ControlGuard
 from xinfer_runtime.chat.described_tools import with_described_tools
 from xinfer_runtime.chat.template import ChatTemplate
+from xinfer_runtime.engines.llama_cpp.image_rows import SeenImage, is_token
 from xinfer_runtime.engines.llama_cpp.vocabulary import Vocabulary
 from xinfer_runtime.errors import ContextLengthExceeded, InvalidRequest
 from xinfer_runtime.messages import ChatMessage, Delta, FinishReason, GenerateRequest, Tokenization
 
 
 class PromptBuilder:
-    """Renders and tokenizes prompts. Safe in a thread of its own; every failure is the request's own error.
+    """Renders and tokenizes prompts. Safe in a thread of its own; every failure is the request's own error. `sees` says
+    whether the model takes images; those of a request are given as they were seen, in their order.
 
     Each template is what the model file has, or the reason why there is none that works; `tool_template` is one for
     requests with tools, where the file has a second.
@@ -25,19 +27,21 @@ class PromptBuilder:
         template: ChatTemplate | str,
         tool_template: ChatTemplate | str,
         context_length: int,
+        sees: bool = False,
     ) -> None:
         self._vocabulary = vocabulary
         self._template = template
         self._tool_template = tool_template
         self._context_length = context_length
+        self._sees = sees
         self._guard = ControlGuard(vocabulary.control_texts)
 
-    def build(self, request: GenerateRequest) -> list[int]:
-        """The prompt's token ids, at least one and fewer than the context holds.
+    def build(self, request: GenerateRequest, images: Sequence[SeenImage] = ()) -> list[int]:
+        """The prompt's ids, of tokens and of the rows of images, at least one and fewer than the context holds.
 
         Raises InvalidRequest, or ContextLengthExceeded with both numbers.
         """
-        tokens = self._tokens(request)
+        tokens = self._tokens(request, images)
         if not tokens:
             # Without a token there is nothing to compute logits from: begin a text, as an empty prompt asks for.
             start = next((t for t in (self._vocabulary.bos, self._vocabulary.eos) if t >= 0), None)
@@ -54,10 +58,18 @@ class PromptBuilder:
             )
         return tokens
 
-    def tokenization(self, request: GenerateRequest) -> Delta:
-        """The answer to a request for a prompt's tokens. The context does not bound them."""
-        tokens = self._tokens(request)
-        pieces = tuple(map(self._vocabulary.spelling, tokens))
+    def check_images(self, request: GenerateRequest, images: Sequence[SeenImage]) -> None:
+        """Raise for a request whose images alone are more than the context holds."""
+        length = sum(len(image.ids) for image in images)
+        if length >= self._context_length:
+            raise self._too_long(f"at least {length}", request)
+
+    def tokenization(self, request: GenerateRequest, images: Sequence[SeenImage] = ()) -> Delta:
+        """The answer to a request for a prompt's tokens; -1 stands for a row of an image. The context does not bound
+        them.
+        """
+        tokens = [token if is_token(token) else -1 for token in self._tokens(request, images)]
+        pieces = tuple(self._vocabulary.spelling(token) if token >= 0 else b"" for token in tokens)
         return Delta(request.id, token_ids=tuple(tokens), finish_reason=FinishReason.STOP, pieces=pieces)
 
     def detokenization(self, request: GenerateRequest) -> Delta:
@@ -67,7 +79,7 @@ class PromptBuilder:
         text = b"".join(pieces).decode("utf-8", errors="replace")
         return Delta(request.id, text, finish_reason=FinishReason.STOP, pieces=pieces)
 
-    def _tokens(self, request: GenerateRequest) -> list[int]:
+    def _tokens(self, request: GenerateRequest, images: Sequence[SeenImage]) -> list[int]:
         self._check(request.resume, "resume")
         self._check(request.sampling.logit_bias, "logit_bias")
         if request.token_ids is not None:
@@ -79,16 +91,16 @@ class PromptBuilder:
             # The caller writes the whole prompt here, control tokens included; nobody else's turn can be forged.
             return self._tokenize([request.prompt], request)
         if request.messages is not None:
-            return self._chat(request)
+            return self._chat(request, images)
         raise InvalidRequest("One of messages, prompt and token_ids is needed")
 
-    def _chat(self, request: GenerateRequest) -> list[int]:
+    def _chat(self, request: GenerateRequest, images: Sequence[SeenImage]) -> list[int]:
         for_tools = bool(request.tools) and isinstance(self._tool_template, ChatTemplate)
         template = self._tool_template if for_tools else self._template
         if isinstance(template, str):
             raise InvalidRequest(f"This model cannot chat: {template}. Use completions instead.", param="messages")
         messages: Sequence[ChatMessage] = request.messages or ()
-        if any(message.images for message in messages):
+        if not self._sees and any(message.images for message in messages):
             raise InvalidRequest("This model takes text only.", param="messages")
         tools = tuple(map(_as_learned, request.tools))
         if not template.takes_tools and (tools or any(m.tool_calls or m.role == "tool" for m in messages)):
@@ -105,8 +117,17 @@ class PromptBuilder:
             for m in messages
         ]
         marked = self._guard.begin(_strings([shown, tools, request.template_kwargs]))
-        rendered = template.render(messages, tools, request.template_kwargs, marked.protect)
-        return self._tokenize(marked.segments(rendered), request)
+        rendered = template.render(messages, tools, request.template_kwargs, marked.protect, marked.image)
+        if not images:
+            return self._tokenize(marked.segments(rendered), request)
+        before, *texts = rendered.split(marked.image)
+        self._refuse_hopeless([before, *texts], request)
+        wanted = request.tokenize or Tokenization()
+        tokenize = self._vocabulary.tokenize
+        ids = tokenize(marked.segments(before), wanted.control, begin=False)
+        for image, text in zip(images, texts, strict=True):
+            ids += image.ids + tokenize(marked.segments(text), wanted.control, begin=False)
+        return self._vocabulary.begun(ids) if wanted.begin else ids
 
     def _infill(self, prefix: str, suffix: str, request: GenerateRequest) -> list[int]:
         before, after, between = self._vocabulary.infill

@@ -56,6 +56,16 @@ KEPT_BYTES = 256 << 20
 _RETAINED_SEQUENCES = 8, 64
 """So many ended requests can be kept, at least and at most. llama.cpp keeps room for a row of logits for each."""
 
+IMAGE_PIXELS = 32_000_000
+"""Of an image, at most."""
+
+IMAGE_PIXEL_BYTES = 6 * IMAGE_PIXELS
+"""While it becomes what the model takes: three colours, twice."""
+
+IMAGE_ROWS_BYTES = 128 << 20
+"""What the model takes in place of images, of all requests that have some and of images that were seen last. A request
+that has more of its own goes alone."""
+
 DRAFT_ROWS = 64
 """Guessed tokens in one pass at most, with speculation. llama.cpp keeps room for a row of logits for each."""
 

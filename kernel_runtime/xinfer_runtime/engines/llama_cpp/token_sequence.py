@@ -3,9 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import llama_cpp  # noqa: F401  (before numpy: with a CUDA build the other order crashes at every model load)
+import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from xinfer_runtime.engines.llama_cpp.cell_operations import Operation, Save
+from xinfer_runtime.engines.llama_cpp.image_rows import PlacedRows
 from xinfer_runtime.engines.llama_cpp.prefix_cache import Node
 from xinfer_runtime.engines.llama_cpp.prefix_store import SavedPrefix
 
@@ -25,6 +29,8 @@ class TokenSequence:
     """What its cells are computed with, and may be shared among."""
     batch: bool = False
     """Whether interactive ones go first."""
+    images: Sequence[PlacedRows] = ()
+    """What stands in place of tokens, in its order. It is computed apart from tokens."""
     moved: SavedPrefix | None = None
     """What another replica computed of it, until it is admitted."""
     passed: int = 0
@@ -62,7 +68,18 @@ class TokenSequence:
         boundary = len(self.tokens)
         if self.singly_from is not None:
             boundary = self.singly_from if self.computed < self.singly_from else self.computed + 1
+        for image in self.images:
+            if self.computed < image.end:
+                boundary = min(boundary, image.end if self.computed >= image.start else image.start)
+                break
         return min(room, self.uncomputed, boundary - self.computed)
+
+    def rows(self, start: int, count: int) -> NDArray[np.float32] | None:
+        """What stands from index `start` on in place of tokens; None where there are tokens."""
+        for image in self.images:
+            if image.start <= start < image.end:
+                return image.values[start - image.start : start - image.start + count]
+        return None
 
 
 class Work(Struct, frozen=True):
@@ -84,6 +101,11 @@ class Work(Struct, frozen=True):
     @property
     def length(self) -> int:
         return self.count + len(self.draft)
+
+    @property
+    def rows(self) -> NDArray[np.float32] | None:
+        """What is computed in place of tokens, for a part of an image."""
+        return self.sequence.rows(self.start, self.count) if self.sequence.images else None
 
 
 Propose = Callable[[Sequence[TokenSequence], int], Sequence[Sequence[int]]]
