@@ -8,6 +8,8 @@ import pytest
 from tests.engines.lora_files import write_adapter
 
 UID = "with-adapters"
+SURE = [{"role": "user", "content": "What is the capital of France?"}]
+"""Of every token of this answer the model is sure."""
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +17,8 @@ def http(xinfer_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     path = tmp_path_factory.mktemp("adapters") / "loud.gguf"
     write_adapter(path, {f"blk.{layer}.attn_q.weight": (256, 256) for layer in range(6)})
     with xinfer_server.client() as client:
-        xinfer_server.launch(model_name="xinfer-demo", model_uid=UID, lora={"loud": str(path)})
+        # Without a prefix cache: what comes from it is rounded differently, which can change a story.
+        xinfer_server.launch(model_name="xinfer-demo", model_uid=UID, lora={"loud": str(path)}, prefix_cache=False)
         yield client
         client.delete(f"v1/models/{UID}")
 
@@ -38,7 +41,8 @@ def test_a_model_tells_its_adapters(http: httpx.Client) -> None:
 def test_the_adapter_is_part_of_the_models_name(http: httpx.Client) -> None:
     answer = said(http, model=f"{UID}:loud")
     assert answer.json()["model"] == f"{UID}:loud"
-    assert text(answer) != text(said(http, model=UID)) == text(said(http, model="xinfer-demo"))
+    assert text(answer) != text(said(http, model=UID))
+    assert text(said(http, model=UID, messages=SURE)) == "The capital of France is Paris."
     assert text(answer) == text(said(http, model=UID, lora_name="loud"))
 
 
