@@ -22,6 +22,7 @@ STARTER = Principal(kind="api_key", name="ci", permissions=frozenset({"models:st
         ({"model_name": "/home/ann/secret.GGUF"}, "model_name"),
         ({"model_name": "xinfer-demo", "draft_model": "/home/ann/secret.gguf"}, "draft_model"),
         ({"model_name": "xinfer-demo", "draft_model": "hf://../../secret.gguf"}, "draft_model"),
+        ({"model_name": "xinfer-demo", "multimodal_projector": "/home/ann/secret.gguf"}, "multimodal_projector"),
         ({"model_name": "xinfer-demo", "lora": {"a": "/home/ann/secret"}}, "lora"),
         ({"model_name": "xinfer-demo", "lora": {"a": LoraAdapter(path="/home/ann/secret.gguf")}}, "lora"),
     ],
