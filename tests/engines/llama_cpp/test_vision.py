@@ -158,6 +158,19 @@ async def test_it_goes_on_where_another_replica_left_off(sees: RunningEngine) ->
     assert await tokens(sees, asked("rest", picture(3), resume=tuple(whole[:9]))) == whole[9:]
 
 
+async def test_it_leaves_without_its_state_and_goes_on_elsewhere(sees: RunningEngine) -> None:
+    """As when its replica is to go."""
+    sampling = SamplingParams(temperature=0, max_tokens=200, ignore_eos=True)
+    whole = await tokens(sees, asked("whole", picture(1), sampling=sampling))
+    sees.submit(asked("leaves", picture(1), sampling=sampling))
+    await sees.until(lambda: len(sees.tokens("leaves")) >= TOKENS)
+
+    assert await sees.engine.export_state("leaves") is None
+    begun = tuple(sees.tokens("leaves"))
+    assert begun == tuple(whole[: len(begun)])
+    assert await tokens(sees, asked("goes on", picture(1), sampling=sampling, resume=begun)) == whole[len(begun) :]
+
+
 async def test_preempted_requests_come_to_the_same_end(engines: Engines, tiny_model: Path, projector: Path) -> None:
     engine = engines()
     options = {"multimodal_projector": str(projector), "kv_cells": 256}

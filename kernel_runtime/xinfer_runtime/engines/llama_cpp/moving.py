@@ -14,8 +14,10 @@ from xinfer_runtime.engines.sequence_state import MOVED_BYTES, SequenceState
 
 
 def read_sequence(context: Context, sequence: TokenSequence) -> SavedPrefix | None:
-    """What is computed of a running sequence; None where that is little, or too much to be moved."""
-    if sequence.computed < WORTH_MOVING:
+    """What is computed of a running sequence; None where that is little, or too much to be moved, or of images, whose
+    ids fit into no token.
+    """
+    if sequence.computed < WORTH_MOVING or sequence.images:
         return None
     size = context.state_bytes(sequence.slot)
     state = context.state(sequence.slot, size) if size + 4 * sequence.computed <= MOVED_BYTES else None
