@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -45,8 +46,11 @@ def chat(client: openai.OpenAI, *images: bytes, **fields: Any) -> Any:
 
 
 def test_the_model_says_that_it_sees(http: httpx.Client) -> None:
-    assert "vision" in http.get(f"v1/models/{UID}").json()["model_ability"]
-    assert "vision" not in http.get("v1/models/xinfer-demo").json()["model_ability"]
+    seeing, blind = (http.get(f"v1/models/{uid}").json() for uid in (UID, "xinfer-demo"))
+    assert "vision" in seeing["model_ability"]
+    assert Path(seeing["multimodal_projector"]).name == "mmproj.gguf"
+    assert "vision" not in blind["model_ability"]
+    assert blind["multimodal_projector"] is None
 
 
 def test_an_image_is_part_of_the_prompt(client: openai.OpenAI) -> None:

@@ -44,7 +44,7 @@ def model_object(status: ModelStatus, stats: Mapping[str, EngineStats], family: 
         "model_family": (family.family or family.name) if family is not None else spec.name,
         "model_hub": None,
         "revision": None,
-        "multimodal_projector": None,
+        "multimodal_projector": spec.engine_options.get("multimodal_projector"),
         "address": next((replica.address for replica in status.replicas if replica.address), ""),
         "accelerators": sorted({uuid for replica in status.replicas for uuid in replica.devices}),
         "n_worker": 1,
