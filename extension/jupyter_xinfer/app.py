@@ -11,7 +11,7 @@ from jupyter_events import EventLogger
 from jupyter_server.extension.application import ExtensionApp
 from jupyter_server.serverapp import ServerApp
 from jupyter_server.utils import url_path_join
-from traitlets import Bool, Dict, Enum, Float, List, TraitError, Unicode, default, validate
+from traitlets import Bool, Dict, Enum, Float, List, Unicode, default
 
 from jupyter_xinfer.auth.config import AuthConfig, load_auth_config
 from jupyter_xinfer.auth.gate import Gate
@@ -20,7 +20,6 @@ from jupyter_xinfer.auth.key_store import KeyStore
 from jupyter_xinfer.auth.ledger import Ledger, tokens_by_caller
 from jupyter_xinfer.auth.limits import DAY, Limiter
 from jupyter_xinfer.auth.meter import Meter
-from jupyter_xinfer.auth.node_files import NodeFiles
 from jupyter_xinfer.auth.runtime_key import RuntimeKey
 from jupyter_xinfer.auth.site_limits import SiteLimits
 from jupyter_xinfer.banner import banner
@@ -100,14 +99,6 @@ class XinferApp(ExtensionApp):
     @default("home")
     def _default_home(self) -> str:
         return os.environ.get("XINFER_HOME") or str(Path.home() / ".xinfer")
-
-    @validate("model_folders")
-    def _check_model_folders(self, proposal: Any) -> Any:
-        try:
-            NodeFiles(proposal["value"])
-        except InvalidRequest as error:
-            raise TraitError(error.message) from error
-        return proposal["value"]
 
     @default("log_lines")
     def _default_log_lines(self) -> str:

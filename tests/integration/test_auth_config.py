@@ -148,9 +148,10 @@ def test_a_mistake_in_the_file_ends_the_start_and_names_the_field(tmp_path: Path
     [
         ('limits={"jupyter": {"tokens_per_day": 0}}', "`tokens_per_day`"),
         ('share_weights={"user:ann": -1.0}', "share_weights['user:ann']"),
+        ("model_folders=models", "'models' must be an absolute path"),
     ],
 )
-def test_limits_that_cannot_work_end_the_start_too(tmp_path: Path, option: str, named: str) -> None:
+def test_options_that_cannot_work_end_the_start_too(tmp_path: Path, option: str, named: str) -> None:
     said = failed_start(tmp_path, f"--XinferApp.{option}")
 
     assert f"XinferApp.{option.partition('=')[0]}" in said
