@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from xinfer_runtime.catalog.inspect import inspect
 from xinfer_runtime.catalog.resolve import resolve
+from xinfer_runtime.engines.llama_cpp.context import Chunk
 from xinfer_runtime.engines.llama_cpp.dry import Dry
 from xinfer_runtime.engines.llama_cpp.loading import LoadedModel, load_model
 from xinfer_runtime.engines.llama_cpp.mirostat import Mirostat
-from xinfer_runtime.engines.llama_cpp.model import Chunk
 from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.engines.llama_cpp.sampler import Sampler, sample
 from xinfer_runtime.messages import DryParams, LaunchRequest, MirostatParams, SamplingParams

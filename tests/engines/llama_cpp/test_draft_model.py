@@ -10,8 +10,8 @@ import pytest
 from xinfer_runtime.catalog.draft_file import read_draft
 from xinfer_runtime.catalog.forecast import TOKEN_BYTES, forecast, forecast_draft
 from xinfer_runtime.catalog.gguf_file import read_gguf
+from xinfer_runtime.engines.llama_cpp.context import Context
 from xinfer_runtime.engines.llama_cpp.draft_control import DraftControl
-from xinfer_runtime.engines.llama_cpp.model import Context
 from xinfer_runtime.errors import InvalidRequest, ModelFileError
 from xinfer_runtime.messages import Constraint, ConstraintKind, GenerateRequest, ModelSpec, SamplingParams
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from xinfer_runtime.engines.llama_cpp import batch_sampler
-from xinfer_runtime.engines.llama_cpp.model import NO_CELLS, Chunk, Context
+from xinfer_runtime.engines.llama_cpp.context import NO_CELLS, Chunk, Context
 from xinfer_runtime.engines.registry import create_engine
 from xinfer_runtime.errors import InvalidRequest, ModelFileError
 from xinfer_runtime.messages import ChatMessage, Delta, GenerateRequest, ModelSpec, SamplingParams

@@ -19,7 +19,7 @@ from pathlib import Path
 from xinfer_runtime.engines.registry import create_engine
 create_engine("llama.cpp")  # llama.cpp before numpy
 from xinfer_runtime.engines.llama_cpp.loading import load_model
-from xinfer_runtime.engines.llama_cpp.model import Chunk
+from xinfer_runtime.engines.llama_cpp.context import Chunk
 from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.errors import XinferError
 from xinfer_runtime.messages import ModelSpec

@@ -19,11 +19,11 @@ from msgspec import structs
 
 from xinfer_runtime.engines.llama_cpp import loading, prefix_saving, sizing
 from xinfer_runtime.engines.llama_cpp.commands import Abort, Command, Start, Stop
+from xinfer_runtime.engines.llama_cpp.context import Context
 from xinfer_runtime.engines.llama_cpp.draft_control import DraftControl
 from xinfer_runtime.engines.llama_cpp.generation import Generation
 from xinfer_runtime.engines.llama_cpp.loading import LoadedModel, load_model
 from xinfer_runtime.engines.llama_cpp.loop import EngineLoop, Outcome
-from xinfer_runtime.engines.llama_cpp.model import Context
 from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.engines.llama_cpp.prefix_saving import PrefixSaving
 from xinfer_runtime.engines.llama_cpp.prefix_store import PrefixStore

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from xinfer_runtime.catalog.gguf_file import read_gguf
 from xinfer_runtime.engines.llama_cpp import devices, loading, native_log
-from xinfer_runtime.engines.llama_cpp.model import load_weights
 from xinfer_runtime.engines.llama_cpp.offload import ALL_LAYERS, Gpu, Offload, layer_costs, layers_that_fit, plan
 from xinfer_runtime.engines.llama_cpp.options import Options
+from xinfer_runtime.engines.llama_cpp.weights import load_weights
 from xinfer_runtime.errors import InvalidRequest, ModelFileError
 from xinfer_runtime.messages import ModelSpec
 

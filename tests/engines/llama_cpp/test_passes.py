@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xinfer_runtime.engines.llama_cpp.model import DECODED, NO_CELLS, Chunk, Context, load_weights
+from xinfer_runtime.engines.llama_cpp.context import DECODED, NO_CELLS, Chunk, Context
 from xinfer_runtime.engines.llama_cpp.offload import Offload
 from xinfer_runtime.engines.llama_cpp.passes import SteadyWidth, in_passes
 from xinfer_runtime.engines.llama_cpp.thread_choice import ThreadChoice
+from xinfer_runtime.engines.llama_cpp.weights import load_weights
 
 
 @given(st.lists(st.integers(1, 100), min_size=1, max_size=200), st.integers(2, 70))

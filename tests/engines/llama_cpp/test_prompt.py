@@ -7,9 +7,9 @@ import pytest
 from tests.engines.conftest import ModelMaker
 
 from xinfer_runtime.chat.template import ChatTemplate
-from xinfer_runtime.engines.llama_cpp.model import Weights, load_weights
 from xinfer_runtime.engines.llama_cpp.offload import Offload
 from xinfer_runtime.engines.llama_cpp.prompt import PromptBuilder
+from xinfer_runtime.engines.llama_cpp.weights import Weights, load_weights
 from xinfer_runtime.errors import InvalidRequest
 from xinfer_runtime.messages import ChatMessage, GenerateRequest, Tokenization, ToolCall
 

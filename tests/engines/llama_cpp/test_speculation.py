@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from xinfer_runtime.engines.llama_cpp.context import DECODED, Chunk, Context
 from xinfer_runtime.engines.llama_cpp.draft_control import DraftControl
 from xinfer_runtime.engines.llama_cpp.loading import load_model
-from xinfer_runtime.engines.llama_cpp.model import DECODED, Chunk, Context
 from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.errors import InvalidRequest
 from xinfer_runtime.messages import Constraint, ConstraintKind, FinishReason, GenerateRequest, ModelSpec, SamplingParams

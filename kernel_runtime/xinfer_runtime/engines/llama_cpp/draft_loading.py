@@ -6,12 +6,13 @@ from pathlib import Path
 from xinfer_runtime.catalog.draft_file import other_vocabulary
 from xinfer_runtime.catalog.gguf_facts import GgufFile
 from xinfer_runtime.engines.llama_cpp import sizing
+from xinfer_runtime.engines.llama_cpp.context import Context
 from xinfer_runtime.engines.llama_cpp.cores import choose_threads
 from xinfer_runtime.engines.llama_cpp.draft_model import DraftModel
-from xinfer_runtime.engines.llama_cpp.model import Context, Weights, load_weights
 from xinfer_runtime.engines.llama_cpp.offload import Offload
 from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.engines.llama_cpp.passes import ATTENTION_TILE
+from xinfer_runtime.engines.llama_cpp.weights import Weights, load_weights
 from xinfer_runtime.errors import ModelFileError
 from xinfer_runtime.messages import ModelSpec
 

@@ -12,11 +12,12 @@ import llama_cpp  # noqa: F401  (before numpy: with a CUDA build the other order
 import numpy as np
 
 from xinfer_runtime.engines.llama_cpp.cell_operations import Remove
+from xinfer_runtime.engines.llama_cpp.context import DECODED, Chunk, Context
 from xinfer_runtime.engines.llama_cpp.draft_slots import DraftSlots, Place
-from xinfer_runtime.engines.llama_cpp.model import DECODED, Chunk, Context, Weights
 from xinfer_runtime.engines.llama_cpp.sizing import DRAFT_AT_ONCE, DRAFT_TOKEN_BUDGET
 from xinfer_runtime.engines.llama_cpp.thread_choice import ThreadChoice
 from xinfer_runtime.engines.llama_cpp.token_sequence import TokenSequence
+from xinfer_runtime.engines.llama_cpp.weights import Weights
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from xinfer_runtime.catalog.model_kind import Pooling
 from xinfer_runtime.engines.llama_cpp import native_log
+from xinfer_runtime.engines.llama_cpp.context import allocated_bytes, flash_attention_type
 from xinfer_runtime.engines.llama_cpp.embedding_sizing import EmbeddingSize
-from xinfer_runtime.engines.llama_cpp.model import Weights, allocated_bytes, flash_attention_type
 from xinfer_runtime.engines.llama_cpp.thread_choice import ThreadChoice
+from xinfer_runtime.engines.llama_cpp.weights import Weights
 from xinfer_runtime.errors import EngineError, ModelFileError
 
 _POOLINGS: dict[Pooling, int] = {

@@ -16,11 +16,11 @@ from xinfer_runtime.engines.llama_cpp.embedding_inputs import InputBuilder
 from xinfer_runtime.engines.llama_cpp.embedding_queue import EmbeddingQueue
 from xinfer_runtime.engines.llama_cpp.embedding_sizing import EmbeddingSize
 from xinfer_runtime.engines.llama_cpp.loading import WEIGHTS_SHARE, Proceed, in_steps, offload_for
-from xinfer_runtime.engines.llama_cpp.model import Weights, load_weights
 from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.engines.llama_cpp.prompt import PromptBuilder
 from xinfer_runtime.engines.llama_cpp.repacking import mostly_repacked, processor_features
 from xinfer_runtime.engines.llama_cpp.thread_choice import ThreadChoice
+from xinfer_runtime.engines.llama_cpp.weights import Weights, load_weights
 from xinfer_runtime.messages import ModelInfo, ModelSpec
 
 

@@ -26,12 +26,12 @@ from xinfer_runtime.control_group import usable_cores
 from xinfer_runtime.engines.llama_cpp import sizing
 from xinfer_runtime.engines.llama_cpp.adapters import Adapters
 from xinfer_runtime.engines.llama_cpp.constraint_compiler import ConstraintCompiler
+from xinfer_runtime.engines.llama_cpp.context import Context
 from xinfer_runtime.engines.llama_cpp.cores import choose_threads, threads_for
 from xinfer_runtime.engines.llama_cpp.devices import gpus, supports_gpu
 from xinfer_runtime.engines.llama_cpp.draft_loading import load_draft
 from xinfer_runtime.engines.llama_cpp.draft_model import DraftModel
 from xinfer_runtime.engines.llama_cpp.generation import TokenFacts
-from xinfer_runtime.engines.llama_cpp.model import Context, Weights, load_weights
 from xinfer_runtime.engines.llama_cpp.offload import ALL_LAYERS, Offload, layer_costs, plan
 from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.engines.llama_cpp.passes import ATTENTION_TILE
@@ -44,6 +44,7 @@ from xinfer_runtime.engines.llama_cpp.repacking import mostly_repacked, processo
 from xinfer_runtime.engines.llama_cpp.scheduler import Limits
 from xinfer_runtime.engines.llama_cpp.sequence_breakers import SequenceBreakers
 from xinfer_runtime.engines.llama_cpp.thread_choice import ThreadChoice
+from xinfer_runtime.engines.llama_cpp.weights import Weights, load_weights
 from xinfer_runtime.errors import InvalidRequest
 from xinfer_runtime.messages import ModelInfo, ModelSpec
 

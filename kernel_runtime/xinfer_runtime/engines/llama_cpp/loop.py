@@ -16,8 +16,8 @@ from xinfer_runtime.engines.llama_cpp.adapters import by_adapter
 from xinfer_runtime.engines.llama_cpp.batch_sampler import BatchSampler
 from xinfer_runtime.engines.llama_cpp.cell_operations import Remove, Save
 from xinfer_runtime.engines.llama_cpp.commands import Abort, Command, Export, Stop, UseThreads
+from xinfer_runtime.engines.llama_cpp.context import DECODED, NO_CELLS, Chunk, Context
 from xinfer_runtime.engines.llama_cpp.generation import Generation
-from xinfer_runtime.engines.llama_cpp.model import DECODED, NO_CELLS, Chunk, Context
 from xinfer_runtime.engines.llama_cpp.moving import read_sequence
 from xinfer_runtime.engines.llama_cpp.prefix_saving import PrefixSaving
 from xinfer_runtime.engines.llama_cpp.prefix_store import SavedPrefix

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import llama_cpp  # noqa: F401  (before numpy: with a CUDA build the other order crashes at every model load)
 import numpy as np
 
-from xinfer_runtime.engines.llama_cpp.model import Context
+from xinfer_runtime.engines.llama_cpp.context import Context
 from xinfer_runtime.engines.llama_cpp.prefix_file import holds_cells_of
 from xinfer_runtime.engines.llama_cpp.prefix_store import SavedPrefix
 from xinfer_runtime.engines.llama_cpp.sizing import WORTH_MOVING

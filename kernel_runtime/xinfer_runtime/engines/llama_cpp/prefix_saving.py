@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from xinfer_runtime.engines.llama_cpp.cell_operations import Operation, Remove, Save
-from xinfer_runtime.engines.llama_cpp.model import Context
+from xinfer_runtime.engines.llama_cpp.context import Context
 from xinfer_runtime.engines.llama_cpp.prefix_file import holds_cells_of
 from xinfer_runtime.engines.llama_cpp.prefix_store import PrefixStore, SavedPrefix
 from xinfer_runtime.engines.llama_cpp.scheduler import Scheduler

@@ -15,8 +15,8 @@ from llama_cpp import mtmd_cpp as mtmd
 
 from xinfer_runtime.catalog.projector_file import PARAM
 from xinfer_runtime.engines.llama_cpp import native_log
+from xinfer_runtime.engines.llama_cpp.context import flash_attention_type
 from xinfer_runtime.engines.llama_cpp.image_rows import ImageRows, SeenImage, first_id
-from xinfer_runtime.engines.llama_cpp.model import flash_attention_type
 from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.engines.llama_cpp.sizing import IMAGE_PIXELS
 from xinfer_runtime.errors import EngineError, ModelFileError
