@@ -30,7 +30,8 @@ import httpx
 
 from jupyter_xinfer.auth.key_store import KeyStore
 from xinfer_runtime.engines.registry import create_engine
-from xinfer_runtime.messages import ChatMessage, Delta, GenerateRequest, ModelSpec, SamplingParams
+from xinfer_runtime.messages import ChatMessage, Delta, GenerateRequest, SamplingParams
+from xinfer_runtime.models import ModelSpec
 
 ASKED = 2000
 GENERATED = 400

@@ -17,7 +17,8 @@ from xinfer_runtime.catalog.resolve import resolve
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.cluster.local import LocalClusterProcess
 from xinfer_runtime.cluster.session import ClusterSession
-from xinfer_runtime.messages import GenerateRequest, LaunchRequest, ModelStatus, SamplingParams
+from xinfer_runtime.messages import GenerateRequest, SamplingParams
+from xinfer_runtime.models import LaunchRequest, ModelStatus
 from xinfer_runtime.routing.link import Stream
 from xinfer_runtime.routing.router import Router
 

@@ -16,7 +16,8 @@ from xinfer_runtime.catalog.forecast import cache_shape
 from xinfer_runtime.catalog.gguf_file import read_gguf
 from xinfer_runtime.engines.llama_cpp.engine import LlamaCppEngine
 from xinfer_runtime.engines.llama_cpp.options import Options
-from xinfer_runtime.messages import Delta, GenerateRequest, ModelSpec, SamplingParams
+from xinfer_runtime.messages import Delta, GenerateRequest, SamplingParams
+from xinfer_runtime.models import ModelSpec
 
 PROMPTS = 2
 

@@ -24,7 +24,8 @@ from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.cluster.replica_process import ReplicaProcess
 from xinfer_runtime.cluster.replica_protocol import FailedLine, ListeningLine, ReadyLine, ReplicaConfig, ReplicaLine
 from xinfer_runtime.engines.llama_cpp.options import Options
-from xinfer_runtime.messages import EmbedRequest, GenerateRequest, LaunchRequest, ModelInfo, ModelSpec, SamplingParams
+from xinfer_runtime.messages import EmbedRequest, GenerateRequest, SamplingParams
+from xinfer_runtime.models import LaunchRequest, ModelInfo, ModelSpec
 from xinfer_runtime.routing.link import Link
 
 COMMAND = (sys.executable, "-m", "xinfer_runtime.cluster.replica_main")

@@ -14,7 +14,8 @@ from replica_memory import RunningReplica, specs
 
 from xinfer_runtime.cluster.core_shares import core_shares
 from xinfer_runtime.control_group import usable_cores
-from xinfer_runtime.messages import GenerateRequest, ModelSpec, SamplingParams
+from xinfer_runtime.messages import GenerateRequest, SamplingParams
+from xinfer_runtime.models import ModelSpec
 from xinfer_runtime.routing.link import Link
 
 REPLICAS = 3

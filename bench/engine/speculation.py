@@ -20,7 +20,8 @@ from rewrite_gguf import contrary, deeper
 import xinfer_runtime.catalog
 from xinfer_runtime.engines.base import Engine
 from xinfer_runtime.engines.registry import create_engine
-from xinfer_runtime.messages import ChatMessage, Delta, GenerateRequest, ModelSpec, SamplingParams
+from xinfer_runtime.messages import ChatMessage, Delta, GenerateRequest, SamplingParams
+from xinfer_runtime.models import ModelSpec
 
 DEMO = Path(xinfer_runtime.catalog.__file__).parent / "data" / "xinfer-demo-q8_0.gguf"
 QUESTIONS = ("Please count to 30.", "Give me the numbers from 11 to 40.", "What is a notebook?", "Tell me a story.")

@@ -18,7 +18,8 @@ from typing import Any
 
 from xinfer_runtime.engines.base import Engine
 from xinfer_runtime.engines.registry import create_engine
-from xinfer_runtime.messages import Delta, GenerateRequest, ModelSpec, SamplingParams
+from xinfer_runtime.messages import Delta, GenerateRequest, SamplingParams
+from xinfer_runtime.models import ModelSpec
 
 VOCABULARY = 30000
 

@@ -33,7 +33,8 @@ from bench.engine.random_model import SHAPES, write
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.cluster.local import LocalClusterProcess
 from xinfer_runtime.cluster.session import ClusterSession
-from xinfer_runtime.messages import ChatMessage, EngineStats, GenerateRequest, ModelInfo, ModelSpec, SamplingParams
+from xinfer_runtime.messages import ChatMessage, GenerateRequest, SamplingParams
+from xinfer_runtime.models import EngineStats, ModelInfo, ModelSpec
 from xinfer_runtime.routing import router as routing
 from xinfer_runtime.routing.choice import Choice, Reason
 from xinfer_runtime.routing.prompt_blocks import Prompt, prompt_of

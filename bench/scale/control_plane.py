@@ -32,7 +32,7 @@ from xinfer_runtime.cluster.protocol import (
     encode,
 )
 from xinfer_runtime.errors import EngineError
-from xinfer_runtime.messages import ModelInfo, ModelSpec, Replica, ReplicaState
+from xinfer_runtime.models import ModelInfo, ModelSpec, Replica, ReplicaState
 
 GIB = 1 << 30
 PER_NODE = 4

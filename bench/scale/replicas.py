@@ -24,7 +24,8 @@ from xinfer_runtime.catalog.resolve import resolve
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.cluster.dask_options import DASK_CONFIG
 from xinfer_runtime.cluster.session import ClusterSession
-from xinfer_runtime.messages import ChatMessage, GenerateRequest, LaunchRequest, ModelStatus, SamplingParams
+from xinfer_runtime.messages import ChatMessage, GenerateRequest, SamplingParams
+from xinfer_runtime.models import LaunchRequest, ModelStatus
 from xinfer_runtime.routing.router import Router
 
 UID = "xinfer-demo"

@@ -2,7 +2,7 @@
 
 from xinfer_runtime.catalog.model_kind import ABILITIES, EMBEDDING, RERANK
 from xinfer_runtime.errors import InvalidRequest
-from xinfer_runtime.messages import ModelStatus
+from xinfer_runtime.models import ModelStatus
 
 _INSTEAD = {
     EMBEDDING: "It is an embedding model: send texts to /v1/embeddings.",

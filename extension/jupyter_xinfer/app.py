@@ -30,7 +30,7 @@ from xinfer_runtime.cluster.authority import find_credentials
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.errors import Conflict, InvalidRequest, Unavailable, XinferError
 from xinfer_runtime.logs import FORMAT_VARIABLE, FORMATS, JSON, TEXT, format_as_json, wants_json
-from xinfer_runtime.messages import LaunchRequest
+from xinfer_runtime.models import LaunchRequest
 
 EVENT_SCHEMA = Path(__file__).parent / "events" / "model-state.yaml"
 EVENT_SCHEMA_ID = "https://jupyter-xinfer.dev/events/model-state"

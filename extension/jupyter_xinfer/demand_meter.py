@@ -12,7 +12,7 @@ from typing import Final
 from xinfer_runtime.cluster.protocol import Demand, DemandReport
 from xinfer_runtime.cluster.session import ClusterSession
 from xinfer_runtime.errors import XinferError
-from xinfer_runtime.messages import ModelSpec, ModelStatus
+from xinfer_runtime.models import ModelSpec, ModelStatus
 
 logger = logging.getLogger("xinfer.demand")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from xinfer_runtime.messages import EngineStats, ModelStatus
+from xinfer_runtime.models import EngineStats, ModelStatus
 from xinfer_runtime.routing.breaker import BreakerState
 from xinfer_runtime.routing.router import Router
 

@@ -55,17 +55,8 @@ from xinfer_runtime.errors import (
     Unavailable,
     from_info,
 )
-from xinfer_runtime.messages import (
-    Delta,
-    EmbedRequest,
-    GenerateRequest,
-    LaunchRequest,
-    ModelSpec,
-    ModelStatus,
-    Priority,
-    Replica,
-    ReplicaState,
-)
+from xinfer_runtime.messages import Delta, EmbedRequest, GenerateRequest, Priority
+from xinfer_runtime.models import LaunchRequest, ModelSpec, ModelStatus, Replica, ReplicaState
 from xinfer_runtime.routing.merge import whole
 from xinfer_runtime.routing.router import Router
 

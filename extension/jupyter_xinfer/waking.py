@@ -7,7 +7,7 @@ from collections.abc import Callable
 from jupyter_xinfer.demand_meter import DemandMeter, may_sleep
 from xinfer_runtime.cluster.session import ClusterSession
 from xinfer_runtime.errors import XinferError
-from xinfer_runtime.messages import ModelStatus, ReplicaState
+from xinfer_runtime.models import ModelStatus, ReplicaState
 
 logger = logging.getLogger("xinfer.demand")
 

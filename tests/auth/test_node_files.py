@@ -9,7 +9,7 @@ from jupyter_xinfer.auth.node_files import NodeFiles, files_of_launch, files_of_
 from jupyter_xinfer.auth.principal import SERVER, Principal
 from xinfer_runtime.catalog.custom import parse_custom_model
 from xinfer_runtime.errors import InvalidRequest, PermissionDenied
-from xinfer_runtime.messages import LaunchRequest, LoraAdapter
+from xinfer_runtime.models import LaunchRequest, LoraAdapter
 
 STARTER = Principal(kind="api_key", name="ci", permissions=frozenset({"models:start", "models:register"}))
 

@@ -12,7 +12,7 @@ from xinfer_runtime.cluster.models_page import ROUTE, add_models_page
 from xinfer_runtime.cluster.observed_load import ObservedLoad
 from xinfer_runtime.cluster.protocol import LoadReport
 from xinfer_runtime.errors import ErrorInfo
-from xinfer_runtime.messages import EngineStats, ModelSpec, ModelStatus, Replica, ReplicaState
+from xinfer_runtime.models import EngineStats, ModelSpec, ModelStatus, Replica, ReplicaState
 
 pytestmark = pytest.mark.browser
 

@@ -11,7 +11,7 @@ from xinfer_runtime.catalog.custom import MAX_BYTES, parse_custom_model
 from xinfer_runtime.catalog.families import Family
 from xinfer_runtime.catalog.resolve import resolve
 from xinfer_runtime.errors import Conflict, XinferError
-from xinfer_runtime.messages import LaunchRequest
+from xinfer_runtime.models import LaunchRequest
 
 SPEC = {
     "model_format": "ggufv2",

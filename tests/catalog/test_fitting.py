@@ -10,7 +10,7 @@ from xinfer_runtime.catalog.fitting import LEAST_CONTEXT, fit
 from xinfer_runtime.catalog.forecast import forecast
 from xinfer_runtime.catalog.gguf_facts import GgufFile
 from xinfer_runtime.catalog.gguf_file import read_gguf
-from xinfer_runtime.messages import ModelSpec
+from xinfer_runtime.models import ModelSpec
 
 from .conftest import DATA_BYTES, LLAMA, TENSORS, gguf, u32
 

@@ -13,7 +13,7 @@ from xinfer_runtime.catalog.inspect import inspect
 from xinfer_runtime.catalog.locate import locate
 from xinfer_runtime.catalog.resolve import resolve
 from xinfer_runtime.errors import InvalidRequest, ModelFileError
-from xinfer_runtime.messages import LaunchRequest, ModelSpec
+from xinfer_runtime.models import LaunchRequest, ModelSpec
 
 
 @pytest.fixture

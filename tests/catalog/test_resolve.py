@@ -7,7 +7,7 @@ import pytest
 from xinfer_runtime.catalog.families import Family, FamilySpec, families
 from xinfer_runtime.catalog.resolve import RESERVED_UIDS, resolve
 from xinfer_runtime.errors import InvalidRequest, ModelNotFound, XinferError
-from xinfer_runtime.messages import LaunchRequest, LoraAdapter, ModelSpec
+from xinfer_runtime.models import LaunchRequest, LoraAdapter, ModelSpec
 
 
 def launch(**fields: Any) -> ModelSpec:

@@ -4,7 +4,7 @@ import pytest
 
 from xinfer_runtime.catalog.resolve import resolve
 from xinfer_runtime.errors import InvalidRequest
-from xinfer_runtime.messages import LaunchRequest, ReplicaConfigItem, ReplicaDevice, ReplicaWish
+from xinfer_runtime.models import LaunchRequest, ReplicaConfigItem, ReplicaDevice, ReplicaWish
 
 
 def wishes(**fields: Any) -> list[ReplicaWish]:

@@ -23,7 +23,7 @@ from tests.chaos.site import MODEL, Site
 from xinfer_runtime.cluster.authority import find_credentials
 from xinfer_runtime.cluster.session import ClusterSession
 from xinfer_runtime.errors import ReplicaLost
-from xinfer_runtime.messages import Replica
+from xinfer_runtime.models import Replica
 from xinfer_runtime.routing.link import Link
 
 

@@ -3,7 +3,7 @@
 from hypothesis import settings
 
 from xinfer_runtime.cluster.protocol import AgentEvent, Inventory, NodeReport, ReplicaReport
-from xinfer_runtime.messages import ModelInfo, ModelSpec
+from xinfer_runtime.models import ModelInfo, ModelSpec
 
 # A busy machine is no failure of what is tested.
 settings.register_profile("unhurried", deadline=None)

@@ -9,7 +9,7 @@ from xinfer_runtime.cluster import control_events as control
 from xinfer_runtime.cluster.adoption import ADOPTION_SECONDS
 from xinfer_runtime.cluster.control_state import ControlState
 from xinfer_runtime.cluster.protocol import ReplicaReport
-from xinfer_runtime.messages import Replica, ReplicaState
+from xinfer_runtime.models import Replica, ReplicaState
 
 LAUNCHED = 5.0
 

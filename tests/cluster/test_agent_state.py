@@ -12,7 +12,7 @@ from xinfer_runtime.cluster.agent_events import Drain, Instruction, Kill, Start
 from xinfer_runtime.cluster.agent_state import AgentState
 from xinfer_runtime.cluster.protocol import ReplicaWant, Sync
 from xinfer_runtime.errors import DoesNotFit, EngineError, InvalidRequest, ModelFileError, XinferError
-from xinfer_runtime.messages import Replica
+from xinfer_runtime.models import Replica
 
 
 class Node:

@@ -11,7 +11,7 @@ from xinfer_runtime.cluster.control_events import SendSync
 from xinfer_runtime.cluster.control_state import ControlState
 from xinfer_runtime.cluster.protocol import Gpu, NodeReport, ReplicaReport, Sync
 from xinfer_runtime.errors import DoesNotFit, EngineError, ErrorInfo
-from xinfer_runtime.messages import ModelSpec, Replica, ReplicaState, ReplicaWish
+from xinfer_runtime.models import ModelSpec, Replica, ReplicaState, ReplicaWish
 
 FREE = 79 * GIB
 

@@ -23,7 +23,7 @@ from xinfer_runtime.errors import (
     NotFound,
     XinferError,
 )
-from xinfer_runtime.messages import ModelEvent, ModelSpec, ModelStatus, Replica, ReplicaState
+from xinfer_runtime.models import ModelEvent, ModelSpec, ModelStatus, Replica, ReplicaState
 
 NOW = 1000.0
 

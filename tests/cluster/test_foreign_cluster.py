@@ -20,7 +20,7 @@ from xinfer_runtime.cluster.controller import Controller
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.cluster.session import ClusterSession
 from xinfer_runtime.errors import ClusterUnavailable
-from xinfer_runtime.messages import LaunchRequest, ModelStatus
+from xinfer_runtime.models import LaunchRequest, ModelStatus
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

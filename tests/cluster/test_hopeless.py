@@ -5,7 +5,7 @@ from tests.cluster.conftest import GIB, spec
 from xinfer_runtime.cluster.hopeless import Hopeless
 from xinfer_runtime.cluster.placement import NoFit, place
 from xinfer_runtime.cluster.placement_room import DeviceView, NodeView
-from xinfer_runtime.messages import ModelSpec, ReplicaWish
+from xinfer_runtime.models import ModelSpec, ReplicaWish
 
 
 @st.composite

@@ -26,15 +26,8 @@ from xinfer_runtime.cluster.local import LocalClusterProcess
 from xinfer_runtime.cluster.session import ClusterSession
 from xinfer_runtime.control_group import usable_cores
 from xinfer_runtime.errors import ClusterUnavailable, Conflict, DoesNotFit, ModelFileError, ModelNotFound
-from xinfer_runtime.messages import (
-    ChatMessage,
-    GenerateRequest,
-    LaunchRequest,
-    ModelStatus,
-    Replica,
-    ReplicaState,
-    SamplingParams,
-)
+from xinfer_runtime.messages import ChatMessage, GenerateRequest, SamplingParams
+from xinfer_runtime.models import LaunchRequest, ModelStatus, Replica, ReplicaState
 from xinfer_runtime.routing.link import Link
 from xinfer_runtime.routing.router import Router
 

@@ -2,7 +2,7 @@ from xinfer_runtime.cluster.models_table import model_columns, replica_columns
 from xinfer_runtime.cluster.observed_load import FORGET_SECONDS, WATCHED_SECONDS, ObservedLoad
 from xinfer_runtime.cluster.protocol import LoadReport
 from xinfer_runtime.errors import ErrorInfo
-from xinfer_runtime.messages import EngineStats, ModelSpec, ModelStatus, Replica, ReplicaState
+from xinfer_runtime.models import EngineStats, ModelSpec, ModelStatus, Replica, ReplicaState
 
 BUSY = EngineStats(running=3, waiting=1, kv_used=30, kv_total=120, tokens_per_second=90.0, prompt_tokens=10)
 STATUS = ModelStatus(

@@ -19,7 +19,7 @@ from xinfer_runtime.cluster.placement_room import (
     host_bytes,
 )
 from xinfer_runtime.cluster.protocol import EngineSupport
-from xinfer_runtime.messages import ModelSpec, ReplicaWish
+from xinfer_runtime.models import ModelSpec, ReplicaWish
 
 ANY = ReplicaWish()
 CPU = ReplicaWish(n_gpu=0)

@@ -18,7 +18,7 @@ from xinfer_runtime.cluster.authority import find_addresses, find_credentials
 from xinfer_runtime.cluster.child_process import child_environment
 from xinfer_runtime.cluster.session import ClusterSession
 from xinfer_runtime.errors import NotFound
-from xinfer_runtime.messages import LaunchRequest, ModelStatus
+from xinfer_runtime.models import LaunchRequest, ModelStatus
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

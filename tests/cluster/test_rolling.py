@@ -8,7 +8,7 @@ from tests.cluster.test_control_state import Cluster
 
 from xinfer_runtime.cluster import control_events as control
 from xinfer_runtime.errors import Conflict, DoesNotFit
-from xinfer_runtime.messages import ReplicaState
+from xinfer_runtime.models import ReplicaState
 
 
 def replaced(cluster: Cluster, **fields: Any) -> None:

@@ -14,7 +14,7 @@ from xinfer_runtime.catalog.resolve import resolve
 from xinfer_runtime.cluster.child_process import child_environment
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.cluster.session import ClusterSession
-from xinfer_runtime.messages import LaunchRequest, ModelStatus
+from xinfer_runtime.models import LaunchRequest, ModelStatus
 
 PROGRAM = Path(__file__).with_name("scaling_cluster.py")
 UID = "xinfer-demo"

@@ -10,7 +10,7 @@ from tests.cluster.test_control_state import NOW, Cluster
 from xinfer_runtime.cluster import control_events as control
 from xinfer_runtime.cluster.protocol import Demand, DemandReport
 from xinfer_runtime.errors import Conflict, DoesNotFit, InvalidRequest
-from xinfer_runtime.messages import ReplicaState
+from xinfer_runtime.models import ReplicaState
 
 SIXTEEN = 16 * GIB
 

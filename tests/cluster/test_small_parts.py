@@ -19,7 +19,7 @@ from xinfer_runtime.cluster.model_table import ModelTable, OutOfStepError
 from xinfer_runtime.cluster.protocol import Beat, Change, Snapshot
 from xinfer_runtime.cluster.session import ClusterSession
 from xinfer_runtime.errors import ClusterUnavailable
-from xinfer_runtime.messages import ModelStatus
+from xinfer_runtime.models import ModelStatus
 
 
 def test_credentials_leave_no_file_and_show_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

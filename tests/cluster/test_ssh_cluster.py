@@ -18,7 +18,7 @@ from xinfer_runtime.catalog.resolve import resolve
 from xinfer_runtime.cluster.child_process import child_environment
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.cluster.session import ClusterSession
-from xinfer_runtime.messages import LaunchRequest
+from xinfer_runtime.models import LaunchRequest
 
 PROGRAM = Path(__file__).with_name("ssh_cluster.py")
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/bin")

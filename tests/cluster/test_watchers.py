@@ -7,7 +7,7 @@ from tests.cluster.conftest import spec
 from xinfer_runtime.cluster import watchers as module
 from xinfer_runtime.cluster.protocol import Beat, Change, Snapshot, WatchMessage, decode_watch, encode
 from xinfer_runtime.cluster.watchers import Watchers
-from xinfer_runtime.messages import ModelStatus
+from xinfer_runtime.models import ModelStatus
 
 
 class Gateway:

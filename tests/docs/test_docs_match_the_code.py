@@ -14,7 +14,7 @@ from jupyter_xinfer.handlers.base import UnknownRoute
 from jupyter_xinfer.handlers.routes import routes
 from jupyter_xinfer.load_metrics import ModelLoad
 from jupyter_xinfer.metrics import Metrics
-from xinfer_runtime.messages import LaunchRequest
+from xinfer_runtime.models import LaunchRequest
 from xinfer_runtime.notebook.arguments import cell_parser, line_parser, option_names, subcommands
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from xinfer_runtime.engines.registry import create_engine
 from xinfer_runtime.engines.sequence_state import SequenceState
-from xinfer_runtime.messages import Delta, GenerateRequest, ModelInfo, ModelSpec, ReplicaRequest, SamplingParams
+from xinfer_runtime.messages import Delta, GenerateRequest, ReplicaRequest, SamplingParams
+from xinfer_runtime.models import ModelInfo, ModelSpec
 
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"

@@ -9,7 +9,7 @@ import pytest
 from jupyter_xinfer.auth.principal import Principal, set_current_principal
 from jupyter_xinfer.protocol.launch_body import as_sent, launch_request
 from xinfer_runtime.errors import InvalidRequest, PermissionDenied
-from xinfer_runtime.messages import LaunchRequest
+from xinfer_runtime.models import LaunchRequest
 
 DEFAULTS: dict[str, Any] = {
     "model_uid": None,

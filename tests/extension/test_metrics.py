@@ -8,7 +8,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from jupyter_xinfer.load_metrics import ModelLoad
 from jupyter_xinfer.metrics import UNKNOWN_MODEL, Metrics
 from xinfer_runtime.errors import DoesNotFit, EngineError, ModelNotFound
-from xinfer_runtime.messages import Delta, EngineStats, FinishReason, Priority, Usage
+from xinfer_runtime.messages import Delta, FinishReason, Priority, Usage
+from xinfer_runtime.models import EngineStats
 from xinfer_runtime.routing.breaker import BreakerState
 from xinfer_runtime.routing.choice import Choice, Reason
 

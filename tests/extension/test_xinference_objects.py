@@ -15,7 +15,7 @@ from jupyter_xinfer.protocol.xinference_objects import (
 from xinfer_runtime.catalog.families import Family, FamilySpec
 from xinfer_runtime.client.description import ModelDescription
 from xinfer_runtime.errors import EngineError
-from xinfer_runtime.messages import EngineStats, ModelInfo, ModelSpec, ModelStatus, Replica, ReplicaState
+from xinfer_runtime.models import EngineStats, ModelInfo, ModelSpec, ModelStatus, Replica, ReplicaState
 
 FAMILY = Family(
     name="mine",

@@ -20,7 +20,8 @@ from xinfer_runtime.cluster.nvidia_gpus import load_nvml, nvidia_gpus
 from xinfer_runtime.cluster.session import ClusterSession
 from xinfer_runtime.engines.registry import installed_engines
 from xinfer_runtime.errors import DoesNotFit
-from xinfer_runtime.messages import GenerateRequest, LaunchRequest, ModelStatus, SamplingParams
+from xinfer_runtime.messages import GenerateRequest, SamplingParams
+from xinfer_runtime.models import LaunchRequest, ModelStatus
 from xinfer_runtime.routing.merge import whole
 from xinfer_runtime.routing.router import Router
 

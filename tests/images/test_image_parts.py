@@ -13,7 +13,7 @@ from jupyter_xinfer.images.image_parts import images_for, load_images
 from jupyter_xinfer.protocol.decoding import decode
 from jupyter_xinfer.protocol.openai_requests import ChatRequest
 from xinfer_runtime.errors import InvalidRequest, ModelNotReady
-from xinfer_runtime.messages import ModelInfo, ModelSpec, ModelStatus, Replica
+from xinfer_runtime.models import ModelInfo, ModelSpec, ModelStatus, Replica
 
 
 def png(width: int = 4, height: int = 4, size: int = 0) -> bytes:

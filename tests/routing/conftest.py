@@ -15,20 +15,8 @@ from xinfer_runtime.cluster.replica_server import ReplicaServer
 from xinfer_runtime.engines.base import EmitStep, Engine, ReportProgress
 from xinfer_runtime.engines.sequence_state import SequenceState
 from xinfer_runtime.errors import InvalidRequest
-from xinfer_runtime.messages import (
-    Delta,
-    EmbedRequest,
-    EngineStats,
-    FinishReason,
-    GenerateRequest,
-    ModelInfo,
-    ModelSpec,
-    ModelStatus,
-    Replica,
-    ReplicaRequest,
-    ReplicaState,
-    Usage,
-)
+from xinfer_runtime.messages import Delta, EmbedRequest, FinishReason, GenerateRequest, ReplicaRequest, Usage
+from xinfer_runtime.models import EngineStats, ModelInfo, ModelSpec, ModelStatus, Replica, ReplicaState
 from xinfer_runtime.routing.link import Link
 from xinfer_runtime.routing.router import Router
 

@@ -7,15 +7,14 @@ from xinfer_runtime.messages import (
     ChatMessage,
     Delta,
     EmbedRequest,
-    EngineStats,
     FinishReason,
     GenerateRequest,
-    ModelInfo,
     ReplicaRequest,
     SamplingParams,
     ToolCall,
     Usage,
 )
+from xinfer_runtime.models import EngineStats, ModelInfo
 from xinfer_runtime.routing.choice import PREFIX_WORTH, Candidate, Reason, choose
 from xinfer_runtime.routing.prompt_blocks import BLOCK_BYTES, prompt_of
 from xinfer_runtime.routing.replica_choice import BLOCK_TOKENS, ReplicaChoice

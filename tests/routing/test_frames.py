@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xinfer_runtime.messages import Delta, EmbedRequest, EngineStats, FinishReason, GenerateRequest, Usage
+from xinfer_runtime.messages import Delta, EmbedRequest, FinishReason, GenerateRequest, Usage
+from xinfer_runtime.models import EngineStats
 from xinfer_runtime.routing.frames import (
     FRAME_LIMIT,
     Abort,

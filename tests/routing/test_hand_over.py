@@ -13,7 +13,8 @@ from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.cluster.state_fetch import fetch_state
 from xinfer_runtime.cluster.state_shelf import StateShelf
 from xinfer_runtime.engines.sequence_state import SequenceState
-from xinfer_runtime.messages import Delta, ModelInfo, ReplicaState
+from xinfer_runtime.messages import Delta
+from xinfer_runtime.models import ModelInfo, ReplicaState
 from xinfer_runtime.routing.frames import StateAt
 from xinfer_runtime.routing.router import Router
 

@@ -14,7 +14,8 @@ from xinfer_runtime.cluster import replica_server
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.cluster.state_fetch import FETCH_SECONDS, fetch_state
 from xinfer_runtime.engines.sequence_state import SequenceState
-from xinfer_runtime.messages import Delta, ReplicaState
+from xinfer_runtime.messages import Delta
+from xinfer_runtime.models import ReplicaState
 from xinfer_runtime.routing.frames import StateAt
 from xinfer_runtime.routing.router import Router
 

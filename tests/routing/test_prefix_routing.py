@@ -11,7 +11,8 @@ from tests.routing.conftest import INFO, LocalReplica, StartReplica, Table
 from tests.routing.test_router import answer, request, tokens_of, until
 
 from xinfer_runtime.errors import DeadlineExceeded
-from xinfer_runtime.messages import ChatMessage, GenerateRequest, Priority, Replica, SamplingParams
+from xinfer_runtime.messages import ChatMessage, GenerateRequest, Priority, SamplingParams
+from xinfer_runtime.models import Replica
 from xinfer_runtime.routing.choice import Choice, Reason
 from xinfer_runtime.routing.fair_queue import Flow
 from xinfer_runtime.routing.router import Router

@@ -16,15 +16,8 @@ from xinfer_runtime.errors import (
     ModelNotReady,
     ReplicaLost,
 )
-from xinfer_runtime.messages import (
-    Delta,
-    EmbedRequest,
-    GenerateRequest,
-    Replica,
-    ReplicaRequest,
-    ReplicaState,
-    SamplingParams,
-)
+from xinfer_runtime.messages import Delta, EmbedRequest, GenerateRequest, ReplicaRequest, SamplingParams
+from xinfer_runtime.models import Replica, ReplicaState
 from xinfer_runtime.routing.link import Link
 from xinfer_runtime.routing.router import Router
 

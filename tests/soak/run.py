@@ -23,7 +23,8 @@ from bench.engine.replica_memory import RunningReplica, specs
 from tests.soak.traffic import Planned, Traffic
 
 from xinfer_runtime.errors import DeadlineExceeded
-from xinfer_runtime.messages import FinishReason, GenerateRequest, ModelSpec, SamplingParams
+from xinfer_runtime.messages import FinishReason, GenerateRequest, SamplingParams
+from xinfer_runtime.models import ModelSpec
 from xinfer_runtime.routing.link import Link
 
 SEQUENCES = 16

@@ -13,7 +13,7 @@ from jupyter_xinfer.auth.principal import Principal
 from xinfer_runtime.catalog.families import Family
 from xinfer_runtime.catalog.hub_reference import is_hub_reference
 from xinfer_runtime.errors import InvalidRequest, PermissionDenied
-from xinfer_runtime.messages import LaunchRequest
+from xinfer_runtime.models import LaunchRequest
 
 _SUFFIX = ".gguf"
 

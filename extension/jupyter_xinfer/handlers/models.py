@@ -14,7 +14,7 @@ from jupyter_xinfer.protocol.launch_body import as_sent, launch_request
 from jupyter_xinfer.protocol.model_objects import event_objects, progress_object
 from jupyter_xinfer.protocol.openapi import Takes
 from xinfer_runtime.errors import InvalidRequest, ModelNotFound, XinferError
-from xinfer_runtime.messages import LaunchRequest, ReplicaState
+from xinfer_runtime.models import LaunchRequest, ReplicaState
 
 _FINAL = (ReplicaState.READY, ReplicaState.FAILED)
 

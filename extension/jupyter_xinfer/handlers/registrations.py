@@ -31,7 +31,7 @@ from xinfer_runtime.catalog.hub_files import HubFiles
 from xinfer_runtime.catalog.hub_reference import is_hub_reference
 from xinfer_runtime.catalog.model_kind import MODEL_TYPES
 from xinfer_runtime.errors import Conflict, InvalidRequest, ModelNotFound, NotFound, PermissionDenied, Unavailable
-from xinfer_runtime.messages import ModelSpec
+from xinfer_runtime.models import ModelSpec
 
 
 class RegisterRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

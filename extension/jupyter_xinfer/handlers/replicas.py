@@ -11,7 +11,7 @@ from jupyter_xinfer.protocol.decoding import decode
 from jupyter_xinfer.protocol.openapi import Takes
 from jupyter_xinfer.protocol.xinference_objects import replica_status
 from xinfer_runtime.errors import InvalidRequest
-from xinfer_runtime.messages import Replica
+from xinfer_runtime.models import Replica
 
 
 class AddReplicas(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -10,7 +10,7 @@ from jupyter_xinfer.images.fetch import Fetcher
 from jupyter_xinfer.images.image_header import NotAnImageError, dimensions
 from jupyter_xinfer.protocol.chat_messages import Images, Message, place_of
 from xinfer_runtime.errors import InvalidRequest, ModelNotReady
-from xinfer_runtime.messages import ModelStatus
+from xinfer_runtime.models import ModelStatus
 
 MAX_IMAGES = 16
 MAX_BYTES = 8 * 2**20

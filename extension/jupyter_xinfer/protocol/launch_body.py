@@ -17,7 +17,7 @@ from jupyter_xinfer.auth.permissions import ADMIN
 from jupyter_xinfer.auth.principal import current_principal
 from jupyter_xinfer.protocol.decoding import decode
 from xinfer_runtime.errors import InvalidRequest, PermissionDenied
-from xinfer_runtime.messages import LaunchRequest
+from xinfer_runtime.models import LaunchRequest
 
 _ALIASES = {
     "max_model_len": "context_length",

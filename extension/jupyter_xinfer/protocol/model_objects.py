@@ -7,7 +7,7 @@ from typing import Any
 from jupyter_xinfer.protocol.xinference_objects import size_number
 from xinfer_runtime.catalog.families import Family
 from xinfer_runtime.catalog.model_kind import ABILITIES
-from xinfer_runtime.messages import EngineStats, ModelInfo, ModelStatus, Replica
+from xinfer_runtime.models import EngineStats, ModelInfo, ModelStatus, Replica
 
 NO_STATS = EngineStats()
 _NEARLY = 0.99

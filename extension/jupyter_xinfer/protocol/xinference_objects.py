@@ -8,7 +8,7 @@ from xinfer_runtime import __version__
 from xinfer_runtime.catalog.families import Family, FamilySpec
 from xinfer_runtime.catalog.hub_reference import HubReference
 from xinfer_runtime.engines.registry import ENGINES
-from xinfer_runtime.messages import ModelStatus, Replica, ReplicaState
+from xinfer_runtime.models import ModelStatus, Replica, ReplicaState
 
 _STATUS = {
     ReplicaState.PLACING: "CREATING",

@@ -6,7 +6,7 @@ from xinfer_runtime.catalog.gguf_facts import GgufFile
 from xinfer_runtime.catalog.gguf_file import read_gguf
 from xinfer_runtime.catalog.locate import locate
 from xinfer_runtime.errors import ModelFileError
-from xinfer_runtime.messages import ModelSpec
+from xinfer_runtime.models import ModelSpec
 
 MORE_TOKENS = 128
 """By which the vocabularies may differ in size: files of one family are padded to different lengths."""

@@ -8,7 +8,7 @@ from xinfer_runtime.catalog.model_kind import is_encoder, pooling_of
 from xinfer_runtime.engines.llama_cpp.embedding_sizing import EmbeddingSize, choose
 from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.errors import InvalidRequest
-from xinfer_runtime.messages import ModelSpec
+from xinfer_runtime.models import ModelSpec
 
 _F16_BYTES = 2
 _F32_BYTES = 4

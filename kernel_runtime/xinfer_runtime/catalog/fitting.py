@@ -11,7 +11,7 @@ from xinfer_runtime.catalog.forecast import cache_shape, forecast
 from xinfer_runtime.catalog.gguf_facts import GgufFile
 from xinfer_runtime.engines.llama_cpp import sizing
 from xinfer_runtime.engines.llama_cpp.options import Options
-from xinfer_runtime.messages import ModelSpec
+from xinfer_runtime.models import ModelSpec
 
 LEAST_CONTEXT = 1024
 """Tokens below which a context is of little use: rather say that the model does not fit."""

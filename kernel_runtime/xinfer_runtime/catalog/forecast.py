@@ -14,7 +14,7 @@ from xinfer_runtime.catalog.projector_file import patches, vision_number
 from xinfer_runtime.engines.llama_cpp import sizing
 from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.errors import InvalidRequest
-from xinfer_runtime.messages import ModelSpec
+from xinfer_runtime.models import ModelSpec
 
 _F16_BYTES = 2
 _F32_BYTES = 4

@@ -19,7 +19,7 @@ from xinfer_runtime.catalog.projector_file import PARAM as PROJECTOR
 from xinfer_runtime.catalog.projector_file import projector_path, read_projector
 from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.errors import InvalidRequest, ModelFileError
-from xinfer_runtime.messages import ModelSpec
+from xinfer_runtime.models import ModelSpec
 
 
 def inspect(spec: ModelSpec, room: int | None = None, on_gpu: bool | None = None) -> ModelSpec:

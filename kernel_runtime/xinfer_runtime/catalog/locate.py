@@ -7,7 +7,7 @@ from xinfer_runtime.catalog.families import find_family
 from xinfer_runtime.catalog.hub_files import HubFiles
 from xinfer_runtime.catalog.hub_reference import is_hub_reference
 from xinfer_runtime.errors import ModelFileError
-from xinfer_runtime.messages import ModelSpec
+from xinfer_runtime.models import ModelSpec
 
 
 def locate(spec: ModelSpec) -> Path:

@@ -5,7 +5,7 @@ from pathlib import Path
 from xinfer_runtime.catalog.gguf_facts import GgufFile
 from xinfer_runtime.catalog.gguf_file import read_gguf
 from xinfer_runtime.errors import ModelFileError
-from xinfer_runtime.messages import LoraAdapter
+from xinfer_runtime.models import LoraAdapter
 
 
 def adapter_path(adapter: LoraAdapter) -> Path:

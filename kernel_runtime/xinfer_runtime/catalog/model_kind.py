@@ -5,7 +5,7 @@ from typing import Literal
 
 from xinfer_runtime.catalog.gguf_facts import GgufFile
 from xinfer_runtime.errors import InvalidRequest
-from xinfer_runtime.messages import ModelSpec
+from xinfer_runtime.models import ModelSpec
 
 LLM = "LLM"
 EMBEDDING = "embedding"

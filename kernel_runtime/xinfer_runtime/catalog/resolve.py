@@ -14,7 +14,7 @@ from xinfer_runtime.catalog.model_kind import LLM, MODEL_TYPES
 from xinfer_runtime.catalog.wishes import gpu_count, node_name, wishes_of
 from xinfer_runtime.engines.registry import ENGINES, canonical_name
 from xinfer_runtime.errors import InvalidRequest, ModelNotFound
-from xinfer_runtime.messages import LaunchRequest, ModelSpec
+from xinfer_runtime.models import LaunchRequest, ModelSpec
 
 MAX_NAME = 200
 MAX_REPLICAS = 1024

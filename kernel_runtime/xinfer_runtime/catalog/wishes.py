@@ -5,7 +5,7 @@
 from collections.abc import Sequence
 
 from xinfer_runtime.errors import InvalidRequest
-from xinfer_runtime.messages import LaunchRequest, ReplicaConfigItem, ReplicaWish
+from xinfer_runtime.models import LaunchRequest, ReplicaConfigItem, ReplicaWish
 
 MAX_GPUS = 64
 MAX_NAME = 200

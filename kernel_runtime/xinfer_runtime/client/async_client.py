@@ -24,7 +24,7 @@ from xinfer_runtime.client.sync_client import Progress
 from xinfer_runtime.client.text_stream import AsyncTextStream
 from xinfer_runtime.client.vectors import Ranked, Vector
 from xinfer_runtime.errors import ModelNotFound
-from xinfer_runtime.messages import LaunchRequest
+from xinfer_runtime.models import LaunchRequest
 
 if TYPE_CHECKING:
     import openai

@@ -23,7 +23,7 @@ from xinfer_runtime.client.description import (
 from xinfer_runtime.client.endpoint import Endpoint
 from xinfer_runtime.client.errors import UnexpectedAnswer
 from xinfer_runtime.client.vectors import Ranked, Vector, parse_ranking, parse_vectors
-from xinfer_runtime.messages import LaunchRequest, LoraAdapter
+from xinfer_runtime.models import LaunchRequest, LoraAdapter
 
 T = TypeVar("T")
 

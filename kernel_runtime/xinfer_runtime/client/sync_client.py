@@ -23,7 +23,7 @@ from xinfer_runtime.client.sse import SseDecoder
 from xinfer_runtime.client.text_stream import TextStream
 from xinfer_runtime.client.vectors import Ranked, Vector
 from xinfer_runtime.errors import ModelNotFound
-from xinfer_runtime.messages import LaunchRequest
+from xinfer_runtime.models import LaunchRequest
 
 if TYPE_CHECKING:
     import openai

@@ -23,7 +23,7 @@ from xinfer_runtime.cluster.control_state import ControlState
 from xinfer_runtime.cluster.observed_load import ObservedLoad
 from xinfer_runtime.cluster.protocol import Answer, DemandReport, Inspection, LoadReport, NodeList, decode, encode
 from xinfer_runtime.errors import Cancelled, ErrorInfo, XinferError
-from xinfer_runtime.messages import ModelSpec
+from xinfer_runtime.models import ModelSpec
 
 NODE_WAIT: Final = 30.0
 DRAIN_WAIT: Final = 30.0

@@ -2,7 +2,7 @@
 
 from xinfer_runtime.cluster.control_rows import ModelRow, ReplicaRow
 from xinfer_runtime.cluster.protocol import ReplicaReport
-from xinfer_runtime.messages import ReplicaState
+from xinfer_runtime.models import ReplicaState
 
 ADOPTION_SECONDS = 5.0
 """What nodes are given to tell a new controller of the replicas that they still run, before it starts others. It waits

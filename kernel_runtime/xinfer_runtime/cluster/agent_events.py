@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from xinfer_runtime.cluster.last_words import last_words
 from xinfer_runtime.cluster.protocol import ReplicaWant, Sync
 from xinfer_runtime.errors import ErrorInfo
-from xinfer_runtime.messages import ModelInfo
+from xinfer_runtime.models import ModelInfo
 
 DOWNLOADING = "downloading"
 """The stage of a replica whose file comes from a hub."""

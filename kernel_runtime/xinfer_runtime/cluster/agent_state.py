@@ -33,7 +33,7 @@ from xinfer_runtime.cluster.agent_events import (
 )
 from xinfer_runtime.cluster.protocol import AgentEvent, ReplicaWant, Sync
 from xinfer_runtime.errors import EngineError, ErrorInfo, from_info
-from xinfer_runtime.messages import ModelEvent, Replica, ReplicaState
+from xinfer_runtime.models import ModelEvent, Replica, ReplicaState
 
 HEALTHY_AFTER = 60.0
 LONGEST_DELAY = 60.0

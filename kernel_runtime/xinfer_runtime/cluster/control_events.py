@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from xinfer_runtime.cluster.protocol import DemandReport, NodeReport, Sync
 from xinfer_runtime.errors import ErrorInfo
-from xinfer_runtime.messages import ModelSpec, ModelStatus
+from xinfer_runtime.models import ModelSpec, ModelStatus
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from xinfer_runtime.cluster.demand import ModelDemand
 from xinfer_runtime.cluster.protocol import NodeReport, ReplicaWant
 from xinfer_runtime.errors import ErrorInfo, from_info
-from xinfer_runtime.messages import ModelEvent, ModelSpec, ModelStatus, Replica, ReplicaState, ReplicaWish
+from xinfer_runtime.models import ModelEvent, ModelSpec, ModelStatus, Replica, ReplicaState, ReplicaWish
 
 _REMOVED_FIRST = (
     ReplicaState.DRAINING,

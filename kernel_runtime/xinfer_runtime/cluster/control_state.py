@@ -43,7 +43,7 @@ from xinfer_runtime.errors import (
     NotFound,
     from_info,
 )
-from xinfer_runtime.messages import ModelEvent, ModelSpec, ModelStatus, ReplicaState
+from xinfer_runtime.models import ModelEvent, ModelSpec, ModelStatus, ReplicaState
 
 _EVENTS_KEPT = 100
 

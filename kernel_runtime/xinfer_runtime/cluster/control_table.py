@@ -15,7 +15,7 @@ from xinfer_runtime.cluster.placement import NoFit, Placement, place
 from xinfer_runtime.cluster.placement_room import NodeView, Presence, Spot
 from xinfer_runtime.cluster.protocol import NodeStatus, ReplicaReport, ReplicaWant
 from xinfer_runtime.errors import ErrorInfo, ModelNotFound, NotFound
-from xinfer_runtime.messages import ModelSpec, Replica, ReplicaState, ReplicaWish
+from xinfer_runtime.models import ModelSpec, Replica, ReplicaState, ReplicaWish
 
 
 class ControlTable:

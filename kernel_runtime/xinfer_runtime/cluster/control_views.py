@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 
 from xinfer_runtime.cluster.control_rows import NodeRow, ReplicaRow
 from xinfer_runtime.cluster.placement_room import GPU_CONTEXT_BYTES, DeviceView, NodeView, device_bytes, host_bytes
-from xinfer_runtime.messages import ReplicaState
+from xinfer_runtime.models import ReplicaState
 
 _DRAINED = "it is being drained for maintenance"
 

@@ -43,7 +43,7 @@ from xinfer_runtime.cluster.protocol import METRIC, Inspection, NodeReport, Snap
 from xinfer_runtime.cluster.tunnel import refuse, relay
 from xinfer_runtime.cluster.watchers import Watchers
 from xinfer_runtime.errors import ErrorInfo, Unavailable
-from xinfer_runtime.messages import ModelSpec
+from xinfer_runtime.models import ModelSpec
 
 if TYPE_CHECKING:
     from distributed.scheduler import Scheduler

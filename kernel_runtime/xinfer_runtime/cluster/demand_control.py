@@ -12,7 +12,7 @@ from xinfer_runtime.cluster.placement import NoFit, place
 from xinfer_runtime.cluster.placement_room import Spot
 from xinfer_runtime.cluster.protocol import DemandReport
 from xinfer_runtime.errors import DoesNotFit, ErrorInfo
-from xinfer_runtime.messages import ModelSpec, ReplicaWish
+from xinfer_runtime.models import ModelSpec, ReplicaWish
 
 
 class DemandControl(NodeReports):

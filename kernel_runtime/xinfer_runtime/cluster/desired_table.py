@@ -9,7 +9,7 @@ from typing import IO
 import msgspec
 from msgspec import Struct
 
-from xinfer_runtime.messages import ModelSpec
+from xinfer_runtime.models import ModelSpec
 
 
 class Desired(Struct, frozen=True):

@@ -1,6 +1,6 @@
 """What found no place in a reconcile step, so that nothing larger is tried in vain after it."""
 
-from xinfer_runtime.messages import ModelSpec, ReplicaWish
+from xinfer_runtime.models import ModelSpec, ReplicaWish
 
 _Kind = tuple[str, ReplicaWish, tuple[tuple[str, str], ...]]
 

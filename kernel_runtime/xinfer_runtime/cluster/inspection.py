@@ -8,7 +8,7 @@ from xinfer_runtime.cluster.placement_refusal import largest_forecast
 from xinfer_runtime.cluster.placement_room import headroom
 from xinfer_runtime.cluster.protocol import Inventory
 from xinfer_runtime.errors import EngineError, XinferError
-from xinfer_runtime.messages import ModelSpec
+from xinfer_runtime.models import ModelSpec
 
 logger = logging.getLogger("xinfer.agent")
 

@@ -10,7 +10,7 @@ from xinfer_runtime.cluster.agent import NodeAgent
 from xinfer_runtime.cluster.controller import Controller
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.errors import ClusterUnavailable
-from xinfer_runtime.messages import ModelSpec
+from xinfer_runtime.models import ModelSpec
 
 logger = logging.getLogger("xinfer.session")
 

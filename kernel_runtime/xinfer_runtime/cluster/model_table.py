@@ -3,7 +3,7 @@
 from types import MappingProxyType
 
 from xinfer_runtime.cluster.protocol import Beat, Change, Snapshot, WatchMessage
-from xinfer_runtime.messages import ModelStatus
+from xinfer_runtime.models import ModelStatus
 
 
 class OutOfStepError(Exception):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from xinfer_runtime.cluster.models_table import Columns, model_columns, replica_columns
 from xinfer_runtime.cluster.observed_load import ObservedLoad
-from xinfer_runtime.messages import ModelStatus
+from xinfer_runtime.models import ModelStatus
 
 if TYPE_CHECKING:
     from distributed.scheduler import Scheduler

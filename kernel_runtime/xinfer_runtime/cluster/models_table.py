@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from xinfer_runtime.cluster.observed_load import ObservedLoad
-from xinfer_runtime.messages import EngineStats, ModelStatus
+from xinfer_runtime.models import EngineStats, ModelStatus
 
 Columns = dict[str, list[str | int | float]]
 

@@ -8,7 +8,7 @@ from xinfer_runtime.cluster.placement import NoFit
 from xinfer_runtime.cluster.protocol import NodeReport, ReplicaReport
 from xinfer_runtime.cluster.reconcile import Reconciler
 from xinfer_runtime.errors import ModelFileError
-from xinfer_runtime.messages import ReplicaState
+from xinfer_runtime.models import ReplicaState
 
 
 class NodeReports(Reconciler):

@@ -5,7 +5,7 @@ from time import monotonic
 from typing import Final
 
 from xinfer_runtime.cluster.protocol import LoadReport
-from xinfer_runtime.messages import EngineStats
+from xinfer_runtime.models import EngineStats
 
 FORGET_SECONDS: Final = 30.0
 WATCHED_SECONDS: Final = 10.0

@@ -6,7 +6,7 @@ from functools import cached_property, partial
 
 from xinfer_runtime.cluster.placement_refusal import explain
 from xinfer_runtime.cluster.placement_room import NodeView, Presence, Room, Spot
-from xinfer_runtime.messages import ModelSpec, ReplicaWish
+from xinfer_runtime.models import ModelSpec, ReplicaWish
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from heapq import nlargest
 
 from xinfer_runtime.cluster.placement_room import DeviceView, NodeView, Room, device_bytes, headroom, host_bytes
-from xinfer_runtime.messages import ModelSpec, ReplicaWish
+from xinfer_runtime.models import ModelSpec, ReplicaWish
 
 _NODES_TOLD = 8
 """Nodes that a refusal speaks of, those with most room first: nobody reads five hundred."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from xinfer_runtime.cluster.protocol import EngineSupport
-from xinfer_runtime.messages import ModelSpec, ReplicaWish
+from xinfer_runtime.models import ModelSpec, ReplicaWish
 
 _HEADROOM_SHARE = 0.05
 _HEADROOM_LIMIT = 1 << 30

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from xinfer_runtime.errors import ErrorInfo
-from xinfer_runtime.messages import EngineStats, ModelEvent, ModelSpec, ModelStatus, Replica
+from xinfer_runtime.models import EngineStats, ModelEvent, ModelSpec, ModelStatus, Replica
 
 METRIC: Final = "xinfer"
 """The name of the agent's entry in the metrics of Dask's heartbeats: `{"boot", "seq"}` of its newest report."""

@@ -15,7 +15,7 @@ from xinfer_runtime.cluster.placement import NoFit, Placement
 from xinfer_runtime.cluster.placement_refusal import gib
 from xinfer_runtime.cluster.placement_room import Spot
 from xinfer_runtime.cluster.protocol import Sync
-from xinfer_runtime.messages import ModelStatus, ReplicaState
+from xinfer_runtime.models import ModelStatus, ReplicaState
 
 
 class Reconciler(ControlTable):

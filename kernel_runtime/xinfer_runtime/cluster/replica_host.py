@@ -39,7 +39,7 @@ from xinfer_runtime.cluster.replica_protocol import (
 )
 from xinfer_runtime.control_group import usable_cores
 from xinfer_runtime.errors import EngineError, XinferError
-from xinfer_runtime.messages import ModelSpec
+from xinfer_runtime.models import ModelSpec
 
 logger = logging.getLogger("xinfer.agent")
 

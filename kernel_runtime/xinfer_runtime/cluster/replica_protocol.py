@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.errors import ErrorInfo
-from xinfer_runtime.messages import ModelInfo, ModelSpec
+from xinfer_runtime.models import ModelInfo, ModelSpec
 
 BEAT_SECONDS = 3.0
 """How often a replica says that it lives."""

@@ -17,7 +17,8 @@ from xinfer_runtime.cluster.state_shelf import StateShelf
 from xinfer_runtime.engines.base import Engine
 from xinfer_runtime.engines.sequence_state import SequenceState
 from xinfer_runtime.errors import EngineError, ErrorInfo, ModelNotReady, ReplicaLost, XinferError
-from xinfer_runtime.messages import Delta, EngineStats, ReplicaRequest
+from xinfer_runtime.messages import Delta, ReplicaRequest
+from xinfer_runtime.models import EngineStats
 from xinfer_runtime.routing.frames import (
     FRAME_LIMIT,
     HELLO_LIMIT,

@@ -6,7 +6,7 @@ from xinfer_runtime.cluster.control_rows import ModelRow, ReplicaRow
 from xinfer_runtime.cluster.demand_control import DemandControl
 from xinfer_runtime.cluster.placement import NoFit
 from xinfer_runtime.errors import DoesNotFit, ErrorInfo
-from xinfer_runtime.messages import ModelSpec, ReplicaState
+from xinfer_runtime.models import ModelSpec, ReplicaState
 
 
 class Rolling(DemandControl):

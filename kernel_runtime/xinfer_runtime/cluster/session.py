@@ -29,7 +29,7 @@ from xinfer_runtime.cluster.protocol import (
 )
 from xinfer_runtime.cluster.tunnel import open_tunnel
 from xinfer_runtime.errors import ClusterUnavailable, ModelNotReady, from_info
-from xinfer_runtime.messages import ModelSpec, ModelStatus
+from xinfer_runtime.models import ModelSpec, ModelStatus
 
 logger = logging.getLogger("xinfer.session")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from xinfer_runtime.cluster.dask_comm import Comm
 from xinfer_runtime.cluster.protocol import Beat, Change, encode
-from xinfer_runtime.messages import ModelStatus
+from xinfer_runtime.models import ModelStatus
 
 logger = logging.getLogger("xinfer.controller")
 

@@ -9,7 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 from xinfer_runtime.engines.sequence_state import SequenceState
-from xinfer_runtime.messages import Delta, EngineStats, ModelInfo, ModelSpec, ReplicaRequest
+from xinfer_runtime.messages import Delta, ReplicaRequest
+from xinfer_runtime.models import EngineStats, ModelInfo, ModelSpec
 
 EmitStep = Callable[[Sequence[Delta]], None]
 """Takes what one engine step produced. Called on the event loop's thread, never from the engine's own."""

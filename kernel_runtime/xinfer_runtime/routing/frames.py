@@ -11,7 +11,8 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from xinfer_runtime.messages import Delta, EngineStats, ReplicaRequest
+from xinfer_runtime.messages import Delta, ReplicaRequest
+from xinfer_runtime.models import EngineStats
 
 PROTOCOL_VERSION: Final = 3
 FRAME_LIMIT: Final = 32 << 20

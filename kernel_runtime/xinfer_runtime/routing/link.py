@@ -10,7 +10,8 @@ from typing import Any, Final, Self
 from msgspec.structs import replace
 
 from xinfer_runtime.errors import DeadlineExceeded, InvalidRequest, ReplicaLost, RequestTooLarge
-from xinfer_runtime.messages import Delta, EngineStats, GenerateRequest, ModelInfo, ReplicaRequest
+from xinfer_runtime.messages import Delta, GenerateRequest, ReplicaRequest
+from xinfer_runtime.models import EngineStats, ModelInfo
 from xinfer_runtime.routing.frames import (
     FRAME_LIMIT,
     INITIAL_CREDIT,

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from xinfer_runtime.errors import ReplicaLost
-from xinfer_runtime.messages import Replica, ReplicaState
+from xinfer_runtime.models import Replica, ReplicaState
 from xinfer_runtime.routing.hand_over import hand_over
 from xinfer_runtime.routing.link import Link
 

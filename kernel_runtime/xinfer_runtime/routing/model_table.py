@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from xinfer_runtime.errors import ClusterUnavailable, ModelNotFound, ModelNotReady, ReplicaLost, from_info
-from xinfer_runtime.messages import ModelStatus, ReplicaState
+from xinfer_runtime.models import ModelStatus, ReplicaState
 
 
 class Credentials(Protocol):

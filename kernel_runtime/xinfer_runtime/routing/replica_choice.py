@@ -5,7 +5,8 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
-from xinfer_runtime.messages import Delta, EngineStats, ModelInfo, ReplicaRequest, Usage
+from xinfer_runtime.messages import Delta, ReplicaRequest, Usage
+from xinfer_runtime.models import EngineStats, ModelInfo
 from xinfer_runtime.routing.choice import Candidate, Choice, choose
 from xinfer_runtime.routing.prefix_index import DEFAULT_CAPACITY, PrefixIndex
 from xinfer_runtime.routing.prompt_blocks import BLOCK_BYTES, BYTES_PER_TOKEN, Prompt

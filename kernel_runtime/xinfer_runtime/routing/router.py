@@ -13,13 +13,8 @@ from xinfer_runtime.errors import (
     ReplicaLost,
     from_info,
 )
-from xinfer_runtime.messages import (
-    Delta,
-    EngineStats,
-    GenerateRequest,
-    Priority,
-    ReplicaRequest,
-)
+from xinfer_runtime.messages import Delta, GenerateRequest, Priority, ReplicaRequest
+from xinfer_runtime.models import EngineStats
 from xinfer_runtime.routing.breaker import Breaker, BreakerState
 from xinfer_runtime.routing.choice import Choice
 from xinfer_runtime.routing.fair_queue import ANYBODY, Bill, Flow

@@ -20,7 +20,8 @@ from xinfer_runtime.engines.llama_cpp.loading import LoadedModel, load_model
 from xinfer_runtime.engines.llama_cpp.mirostat import Mirostat
 from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.engines.llama_cpp.sampler import Sampler, sample
-from xinfer_runtime.messages import DryParams, LaunchRequest, MirostatParams, SamplingParams
+from xinfer_runtime.messages import DryParams, MirostatParams, SamplingParams
+from xinfer_runtime.models import LaunchRequest
 
 PROMPT = "Once upon a time there was a little"
 DRAWS = 20_000

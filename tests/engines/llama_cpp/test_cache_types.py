@@ -8,7 +8,7 @@ import pytest
 
 from xinfer_runtime.catalog.inspect import inspect
 from xinfer_runtime.catalog.resolve import resolve
-from xinfer_runtime.messages import LaunchRequest
+from xinfer_runtime.models import LaunchRequest
 
 RunningEngine = Any
 

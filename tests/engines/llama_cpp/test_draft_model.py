@@ -13,7 +13,8 @@ from xinfer_runtime.catalog.gguf_file import read_gguf
 from xinfer_runtime.engines.llama_cpp.context import Context
 from xinfer_runtime.engines.llama_cpp.draft_control import DraftControl
 from xinfer_runtime.errors import InvalidRequest, ModelFileError
-from xinfer_runtime.messages import Constraint, ConstraintKind, GenerateRequest, ModelSpec, SamplingParams
+from xinfer_runtime.messages import Constraint, ConstraintKind, GenerateRequest, SamplingParams
+from xinfer_runtime.models import ModelSpec
 
 RunningEngine = Any
 

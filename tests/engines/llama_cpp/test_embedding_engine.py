@@ -16,7 +16,8 @@ from xinfer_runtime.catalog.gguf_file import read_gguf
 from xinfer_runtime.catalog.inspect import inspect
 from xinfer_runtime.catalog.model_kind import pooling_of
 from xinfer_runtime.errors import InvalidRequest, ModelFileError
-from xinfer_runtime.messages import Delta, EmbedRequest, GenerateRequest, ModelSpec, SamplingParams, Tokenization
+from xinfer_runtime.messages import Delta, EmbedRequest, GenerateRequest, SamplingParams, Tokenization
+from xinfer_runtime.models import ModelSpec
 
 RunningEngine = Any
 Engines = Callable[..., RunningEngine]

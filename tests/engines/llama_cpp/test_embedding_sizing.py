@@ -13,7 +13,7 @@ from xinfer_runtime.catalog.embedding_forecast import forecast_embedding
 from xinfer_runtime.catalog.gguf_file import read_gguf
 from xinfer_runtime.catalog.inspect import inspect
 from xinfer_runtime.engines.llama_cpp.embedding_sizing import choose
-from xinfer_runtime.messages import ModelSpec
+from xinfer_runtime.models import ModelSpec
 
 Engines = Callable[..., Any]
 

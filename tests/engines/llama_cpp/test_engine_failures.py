@@ -12,7 +12,8 @@ from xinfer_runtime.engines.llama_cpp import batch_sampler
 from xinfer_runtime.engines.llama_cpp.context import NO_CELLS, Chunk, Context
 from xinfer_runtime.engines.registry import create_engine
 from xinfer_runtime.errors import InvalidRequest, ModelFileError
-from xinfer_runtime.messages import ChatMessage, Delta, GenerateRequest, ModelSpec, SamplingParams
+from xinfer_runtime.messages import ChatMessage, Delta, GenerateRequest, SamplingParams
+from xinfer_runtime.models import ModelSpec
 
 RunningEngine = Any
 

@@ -13,7 +13,7 @@ from xinfer_runtime.catalog.gguf_file import read_gguf
 from xinfer_runtime.catalog.inspect import inspect
 from xinfer_runtime.catalog.resolve import resolve
 from xinfer_runtime.errors import InvalidRequest
-from xinfer_runtime.messages import LaunchRequest, ModelSpec
+from xinfer_runtime.models import LaunchRequest, ModelSpec
 
 RunningEngine = Any
 

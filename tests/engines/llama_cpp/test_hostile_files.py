@@ -11,7 +11,7 @@ from xinfer_runtime.catalog.gguf_file import read_gguf
 from xinfer_runtime.engines.llama_cpp import loading
 from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.errors import ModelFileError
-from xinfer_runtime.messages import ModelSpec
+from xinfer_runtime.models import ModelSpec
 
 LOADER = """
 import sys

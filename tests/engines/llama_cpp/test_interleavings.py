@@ -29,7 +29,8 @@ from xinfer_runtime.engines.llama_cpp.prefix_saving import PrefixSaving
 from xinfer_runtime.engines.llama_cpp.prefix_store import PrefixStore
 from xinfer_runtime.engines.llama_cpp.scheduler import Limits
 from xinfer_runtime.engines.llama_cpp.speculation import Speculation
-from xinfer_runtime.messages import GenerateRequest, ModelSpec, SamplingParams
+from xinfer_runtime.messages import GenerateRequest, SamplingParams
+from xinfer_runtime.models import ModelSpec
 
 SEQUENCES = 5
 LONGEST = 30

@@ -13,7 +13,8 @@ from tests.engines.lora_files import write_adapter
 from xinfer_runtime.catalog.inspect import inspect
 from xinfer_runtime.engines.llama_cpp.adapters import by_adapter
 from xinfer_runtime.errors import ModelFileError
-from xinfer_runtime.messages import GenerateRequest, ModelSpec, SamplingParams
+from xinfer_runtime.messages import GenerateRequest, SamplingParams
+from xinfer_runtime.models import ModelSpec
 
 RunningEngine = Any
 

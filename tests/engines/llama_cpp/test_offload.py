@@ -15,7 +15,7 @@ from xinfer_runtime.engines.llama_cpp.offload import ALL_LAYERS, Gpu, Offload, l
 from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.engines.llama_cpp.weights import load_weights
 from xinfer_runtime.errors import InvalidRequest, ModelFileError
-from xinfer_runtime.messages import ModelSpec
+from xinfer_runtime.models import ModelSpec
 
 GIB = 1 << 30
 COSTS = [GIB] * 10 + [2 * GIB]

@@ -14,7 +14,8 @@ from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.engines.llama_cpp.prefix_file import PrefixFile, holds_cells_of
 from xinfer_runtime.engines.llama_cpp.prefix_identity import identity, prefix_file
 from xinfer_runtime.engines.llama_cpp.prefix_store import SavedPrefix
-from xinfer_runtime.messages import ChatMessage, GenerateRequest, LoraAdapter, SamplingParams
+from xinfer_runtime.messages import ChatMessage, GenerateRequest, SamplingParams
+from xinfer_runtime.models import LoraAdapter
 
 RunningEngine = Any
 DEMO = Path(xinfer_runtime.catalog.__file__).parent / "data" / "xinfer-demo-q8_0.gguf"

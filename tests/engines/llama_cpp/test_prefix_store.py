@@ -13,7 +13,8 @@ from xinfer_runtime.engines.llama_cpp.cell_operations import Save
 from xinfer_runtime.engines.llama_cpp.prefix_cache import PrefixCache
 from xinfer_runtime.engines.llama_cpp.prefix_store import PrefixStore, SavedPrefix
 from xinfer_runtime.errors import InvalidRequest
-from xinfer_runtime.messages import GenerateRequest, ModelSpec, SamplingParams
+from xinfer_runtime.messages import GenerateRequest, SamplingParams
+from xinfer_runtime.models import ModelSpec
 
 RunningEngine = Any
 STORE = {"prefix_store_bytes": 8 << 20}

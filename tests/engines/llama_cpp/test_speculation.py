@@ -12,7 +12,8 @@ from xinfer_runtime.engines.llama_cpp.draft_control import DraftControl
 from xinfer_runtime.engines.llama_cpp.loading import load_model
 from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.errors import InvalidRequest
-from xinfer_runtime.messages import Constraint, ConstraintKind, FinishReason, GenerateRequest, ModelSpec, SamplingParams
+from xinfer_runtime.messages import Constraint, ConstraintKind, FinishReason, GenerateRequest, SamplingParams
+from xinfer_runtime.models import ModelSpec
 
 RunningEngine = Any
 REPEATED = "one two three four, one two three four, one two three four, one two"

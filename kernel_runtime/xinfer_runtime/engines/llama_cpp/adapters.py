@@ -14,7 +14,7 @@ import llama_cpp
 from xinfer_runtime.catalog.lora_file import adapter_path, read_adapter
 from xinfer_runtime.engines.llama_cpp import native_log
 from xinfer_runtime.errors import EngineError, InvalidRequest, ModelFileError
-from xinfer_runtime.messages import LoraAdapter
+from xinfer_runtime.models import LoraAdapter
 
 NO_ADAPTER = ""
 

@@ -14,7 +14,7 @@ from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.engines.llama_cpp.passes import ATTENTION_TILE
 from xinfer_runtime.engines.llama_cpp.weights import Weights, load_weights
 from xinfer_runtime.errors import ModelFileError
-from xinfer_runtime.messages import ModelSpec
+from xinfer_runtime.models import ModelSpec
 
 
 def load_draft(

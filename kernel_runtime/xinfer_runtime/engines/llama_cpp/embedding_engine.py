@@ -29,7 +29,8 @@ from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.engines.llama_cpp.vectors import check_dimensions
 from xinfer_runtime.engines.sequence_state import SequenceState
 from xinfer_runtime.errors import EngineError, ErrorInfo, InvalidRequest, XinferError
-from xinfer_runtime.messages import Delta, EmbedRequest, EngineStats, ModelInfo, ModelSpec, ReplicaRequest
+from xinfer_runtime.messages import Delta, EmbedRequest, ReplicaRequest
+from xinfer_runtime.models import EngineStats, ModelInfo, ModelSpec
 
 logger = logging.getLogger(__name__)
 

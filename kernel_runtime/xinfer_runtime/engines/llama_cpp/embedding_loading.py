@@ -21,7 +21,7 @@ from xinfer_runtime.engines.llama_cpp.prompt import PromptBuilder
 from xinfer_runtime.engines.llama_cpp.repacking import mostly_repacked, processor_features
 from xinfer_runtime.engines.llama_cpp.thread_choice import ThreadChoice
 from xinfer_runtime.engines.llama_cpp.weights import Weights, load_weights
-from xinfer_runtime.messages import ModelInfo, ModelSpec
+from xinfer_runtime.models import ModelInfo, ModelSpec
 
 
 @dataclass(frozen=True)

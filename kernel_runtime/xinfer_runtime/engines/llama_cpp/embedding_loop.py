@@ -11,7 +11,8 @@ from xinfer_runtime.engines.llama_cpp.thread_choice import ThreadChoice
 from xinfer_runtime.engines.llama_cpp.throughput import Throughput
 from xinfer_runtime.engines.llama_cpp.vectors import packed
 from xinfer_runtime.errors import EngineError, XinferError
-from xinfer_runtime.messages import Delta, EmbedRequest, EngineStats, FinishReason, Usage
+from xinfer_runtime.messages import Delta, EmbedRequest, FinishReason, Usage
+from xinfer_runtime.models import EngineStats
 
 logger = logging.getLogger(__name__)
 

@@ -33,7 +33,8 @@ from xinfer_runtime.engines.llama_cpp.seen_images import SeenImages
 from xinfer_runtime.engines.llama_cpp.speculation import Speculation
 from xinfer_runtime.engines.sequence_state import SequenceState
 from xinfer_runtime.errors import DeadlineExceeded, EngineError, ErrorInfo, InvalidRequest, XinferError
-from xinfer_runtime.messages import Delta, EngineStats, GenerateRequest, ModelInfo, ModelSpec, Priority, ReplicaRequest
+from xinfer_runtime.messages import Delta, GenerateRequest, Priority, ReplicaRequest
+from xinfer_runtime.models import EngineStats, ModelInfo, ModelSpec
 
 logger = logging.getLogger(__name__)
 

@@ -46,7 +46,7 @@ from xinfer_runtime.engines.llama_cpp.sequence_breakers import SequenceBreakers
 from xinfer_runtime.engines.llama_cpp.thread_choice import ThreadChoice
 from xinfer_runtime.engines.llama_cpp.weights import Weights, load_weights
 from xinfer_runtime.errors import InvalidRequest
-from xinfer_runtime.messages import ModelInfo, ModelSpec
+from xinfer_runtime.models import ModelInfo, ModelSpec
 
 logger = logging.getLogger(__name__)
 

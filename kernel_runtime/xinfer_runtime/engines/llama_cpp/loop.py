@@ -26,7 +26,8 @@ from xinfer_runtime.engines.llama_cpp.speculation import Speculation
 from xinfer_runtime.engines.llama_cpp.throughput import StepTime, Throughput
 from xinfer_runtime.engines.llama_cpp.token_sequence import Step, TokenSequence, Work
 from xinfer_runtime.errors import EngineError
-from xinfer_runtime.messages import Delta, EngineStats
+from xinfer_runtime.messages import Delta
+from xinfer_runtime.models import EngineStats
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import msgspec
 
 from xinfer_runtime.engines.llama_cpp.sizing import CacheType
 from xinfer_runtime.errors import InvalidRequest
-from xinfer_runtime.messages import LoraAdapter, ModelSpec
+from xinfer_runtime.models import LoraAdapter, ModelSpec
 
 SplitMode = Literal["layer", "row", "none"]
 
