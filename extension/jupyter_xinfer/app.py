@@ -168,7 +168,7 @@ class XinferApp(ExtensionApp):
 
     def current_activity(self) -> dict[str, Any] | None:
         """Read by Jupyter's idle shutdown: something truthy keeps the server alive."""
-        running = [model["id"] for model in self.service.describe_all()]
+        running = [model["id"] for model in self.service.models.describe_all()]
         return {"models": running} if running and self.keep_alive_while_loaded else None
 
     @property

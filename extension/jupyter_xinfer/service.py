@@ -17,13 +17,13 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
-from jupyter_xinfer.abilities import has_ability, require_ability
+from jupyter_xinfer.abilities import require_ability
 from jupyter_xinfer.auth.fair_share import FairShare
 from jupyter_xinfer.auth.gate import Gate
 from jupyter_xinfer.auth.meter import Meter
 from jupyter_xinfer.auth.node_files import NodeFiles, files_of_launch
 from jupyter_xinfer.auth.principal import current_principal
-from jupyter_xinfer.cluster_access import ClusterAccess, ClusterState
+from jupyter_xinfer.cluster_access import ClusterAccess
 from jupyter_xinfer.demand_meter import DemandMeter
 from jupyter_xinfer.images.fetch import Fetcher
 from jupyter_xinfer.images.image_parts import image_places, images_for
@@ -32,31 +32,28 @@ from jupyter_xinfer.load_teller import tell_load
 from jupyter_xinfer.metrics import Metrics
 from jupyter_xinfer.protocol.adapter_names import uid_of, with_adapter
 from jupyter_xinfer.protocol.chat_messages import NO_IMAGES, Images, Message
-from jupyter_xinfer.protocol.model_objects import model_object
 from jupyter_xinfer.protocol.response_store import ResponseStore
 from jupyter_xinfer.registrations import Registrations
 from jupyter_xinfer.request_ids import current_request_id
+from jupyter_xinfer.running_models import RunningModels
 from jupyter_xinfer.running_requests import RunningRequests
 from jupyter_xinfer.vector_pieces import in_pieces
 from jupyter_xinfer.waking import Waking
 from xinfer_runtime import __version__
-from xinfer_runtime.catalog.families import Family, find_family
 from xinfer_runtime.catalog.resolve import MAX_REPLICAS, resolve
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.cluster.protocol import NodeList
 from xinfer_runtime.cluster.session import ClusterSession
 from xinfer_runtime.errors import (
     Cancelled,
-    ClusterUnavailable,
     EngineError,
     InvalidRequest,
     ModelNotFound,
-    NotFound,
     Unavailable,
     from_info,
 )
 from xinfer_runtime.messages import Delta, EmbedRequest, GenerateRequest, Priority
-from xinfer_runtime.models import LaunchRequest, ModelSpec, ModelStatus, Replica, ReplicaState
+from xinfer_runtime.models import EngineStats, LaunchRequest, ModelStatus, Replica, ReplicaState
 from xinfer_runtime.routing.merge import whole
 from xinfer_runtime.routing.router import Router
 
@@ -117,6 +114,7 @@ class Service:
         self._tellers: list[asyncio.Task[None]] = []
         self.cluster = ClusterAccess(config.home, config.scheduler, config.credentials, self._cluster_changed, log)
         self.cluster.on_session(self._use_session)
+        self.models = RunningModels(self.cluster, self.registrations, self._stats)
         self._waking = Waking(lambda: self.cluster.session, self._demand, config.launch_timeout)
         metrics.watch_load(self._load)
 
@@ -158,7 +156,7 @@ class Service:
             raise EngineError(f"The model {uid!r} failed to start; the log of its replica has the details.")
 
     async def terminate(self, uid: str) -> None:
-        self.status(uid)
+        self.models.status(uid)
         session = await self.cluster.open()
         await session.terminate(uid)
 
@@ -170,7 +168,7 @@ class Service:
 
     async def scale(self, uid: str, count: int) -> ModelStatus | None:
         """Have `count` replicas; those that go finish their streams."""
-        self.status(uid)
+        self.models.status(uid)
         if count > MAX_REPLICAS:
             raise InvalidRequest(f"A model has at most {MAX_REPLICAS} replicas, not {count}.", param="replica")
         session = await self.cluster.open()
@@ -178,14 +176,14 @@ class Service:
 
     async def add_replicas(self, uid: str, count: int) -> list[Replica]:
         """`count` more replicas, like those there are; returns the new ones, before they are ready."""
-        before = self.status(uid)
+        before = self.models.status(uid)
         status = await self.scale(uid, before.spec.replica + count)
         known = {replica.id for replica in before.replicas}
         return [replica for replica in status.replicas if replica.id not in known] if status is not None else []
 
     async def remove_replica(self, uid: str, replica_id: str) -> int:
         """Remove one replica, and the model with its last one. Returns how many are left."""
-        self.status(uid)
+        self.models.status(uid)
         session = await self.cluster.open()
         status = await session.remove_replica(uid, replica_id)
         return status.spec.replica if status is not None and status.state is not ReplicaState.DRAINING else 0
@@ -199,55 +197,6 @@ class Service:
         """What each node has and runs; nothing while no cluster was started."""
         session = self.cluster.session
         return await session.nodes() if session is not None else NodeList(nodes=())
-
-    def status(self, uid: str) -> ModelStatus:
-        """The model `uid`. Raises `ModelNotFound`, naming the models there are, or `PermissionDenied`.
-
-        Raises `ClusterUnavailable` while it is not known what runs.
-        """
-        caller = current_principal()
-        caller.require_model(uid)
-        session = self._known_cluster()
-        status = session.models.get(uid) if session is not None else None
-        if status is None:
-            running = ", ".join(sorted(filter(caller.may_use, session.models))) if session is not None else ""
-            there = f"Running models: {running}." if running else "No model is running."
-            raise ModelNotFound(f"No model {uid!r} is running. {there} Launch one first.", param="model")
-        return status
-
-    def specs(self) -> list[ModelSpec]:
-        """Of all models, also of those that the caller may not see: for decisions, and not for answers."""
-        session = self._known_cluster()
-        return [status.spec for status in session.models.values()] if session is not None else []
-
-    def _known_cluster(self) -> ClusterSession | None:
-        """The cluster, None where there is none yet. Raises `ClusterUnavailable` while it is not known what it runs."""
-        session = self.cluster.session
-        if session is None and self.cluster.state is not ClusterState.STOPPED:
-            raise ClusterUnavailable(
-                f"The cluster is {self.cluster.state}: what it runs is not known yet; try again in a moment. "
-                f"{self.cluster.message}".strip()
-            )
-        return session
-
-    def describe(self, uid: str) -> dict[str, Any]:
-        status = self.status(uid)
-        stats = self._router.stats(uid) if self._router is not None else {}
-        return model_object(status, stats, self._family(status.spec))
-
-    def describe_all(self) -> list[dict[str, Any]]:
-        session = self.cluster.session
-        may_use = current_principal().may_use
-        return [self.describe(uid) for uid in sorted(filter(may_use, session.models))] if session is not None else []
-
-    def _family(self, spec: ModelSpec) -> Family | None:
-        """What is known of the model by its name; nothing of a file that was launched by its path alone."""
-        if not spec.path:
-            return find_family(spec.name)
-        registration = self.registrations.find(spec.name)
-        if registration is None or not registration.family.has_file(spec.path):
-            return None
-        return registration.family
 
     async def generate(self, model: str, request: GenerateRequest) -> AsyncGenerator[Delta]:
         """The deltas of one request to a model, or to one of its LoRA adapters; closing the generator aborts it in the
@@ -299,7 +248,7 @@ class Service:
     def _router_to(self, uid: str, ability: str | None = None) -> Router:
         """The way to the model's replicas. Raises `InvalidRequest` where it does not have the ability."""
         self._refuse_while_stopping()
-        status = self.status(uid)
+        status = self.models.status(uid)
         if ability is not None:
             require_ability(status, ability)
         if self._router is None:
@@ -324,7 +273,7 @@ class Service:
     async def images(self, model: str, messages: Sequence[Message]) -> Images:
         """The images of `messages`. Raises `InvalidRequest` that names the first, where the model takes text only."""
         return (
-            await images_for(self.status(uid_of(model)), messages, self._fetcher)
+            await images_for(self.models.status(uid_of(model)), messages, self._fetcher)
             if image_places(messages)
             else NO_IMAGES
         )
@@ -332,32 +281,6 @@ class Service:
     def require_priority(self, wanted: Priority | None) -> None:
         """Raise `PermissionDenied` where the caller may not have the priority that he asks for."""
         self.fair_share.require(current_principal(), wanted)
-
-    def named_or_only(self, name: str | None) -> str:
-        """`name`; or the only model that runs and that the caller may use, for clients that know of no names."""
-        if name:
-            return name
-        usable = [model["id"] for model in self.describe_all()]
-        if len(usable) != 1:
-            raise InvalidRequest(f"`model` is required: {len(usable)} models are running.", param="model")
-        return str(usable[0])
-
-    def named_or_able(self, name: str | None, ability: str) -> str:
-        """`name`; or the only model that runs with this ability and that the caller may use."""
-        if name:
-            return name
-        uids = [each["id"] for each in self.describe_all()]
-        able = [str(uid) for uid in uids if has_ability(self.status(uid), ability)]
-        if not able:
-            raise NotFound(f"No loaded model has the ability {ability!r}.", param="model")
-        if len(able) > 1:
-            raise InvalidRequest(f"`model` is required: {', '.join(able)} have the ability {ability!r}.", param="model")
-        return able[0]
-
-    def context_length(self, model: str) -> int:
-        """Tokens that one conversation may hold; 0 while no replica has said so."""
-        replicas = self.status(uid_of(model)).replicas
-        return next((replica.info.context_length for replica in replicas if replica.info is not None), 0)
 
     def info(self) -> dict[str, Any]:
         """The body of `GET /xinfer/info`."""
@@ -449,6 +372,9 @@ class Service:
 
     def _cluster_changed(self) -> None:
         self._emit({"action": "cluster", "model_uid": "", "state": self.cluster.state})
+
+    def _stats(self, uid: str) -> dict[str, EngineStats]:
+        return self._router.stats(uid) if self._router is not None else {}
 
     def _load(self) -> dict[str, ModelLoad]:
         """What the metrics show of each model."""

@@ -35,7 +35,7 @@ class AbilityHandler(XinferHandler):
         path = max((path for path in ABILITIES if self.request.path.endswith(path)), key=len)
         model = self._model()
         if model:
-            self.service.status(model)
+            self.service.models.status(model)
             raise InvalidRequest(f"The model {model!r} does not have the ability {ABILITIES[path]!r}.", param="model")
         raise NotFound(f"No loaded model has the ability {ABILITIES[path]!r}.", param="model")
 

@@ -44,7 +44,7 @@ class EmbeddingsHandler(VectorHandler):
     @endpoint("models:read", takes=Takes(EmbeddingsRequest))
     async def post(self) -> None:
         body = decode(self.request.body, EmbeddingsRequest)
-        model = self.service.named_or_able(body.model, "embed")
+        model = self.service.models.named_or_able(body.model, "embed")
         answer = EmbeddingsAnswer(model, base64=body.encoding_format == "base64")
         await self.run(model, body.request(f"embd-{uuid.uuid4().hex}"), answer, body.own_names)
 
@@ -57,7 +57,7 @@ class RerankHandler(VectorHandler):
     @endpoint("models:read", takes=Takes(RerankRequest))
     async def post(self) -> None:
         body = decode(self.request.body, RerankRequest)
-        model = self.service.named_or_able(body.model, "rerank")
+        model = self.service.models.named_or_able(body.model, "rerank")
         request = body.request(f"rerank-{uuid.uuid4().hex}")
         await self.run(model, request, RerankAnswer(request.id, model, body), body.own_names)
 

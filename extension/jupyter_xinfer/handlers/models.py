@@ -22,7 +22,7 @@ _FINAL = (ReplicaState.READY, ReplicaState.FAILED)
 class ModelsHandler(XinferHandler):
     @endpoint(MODELS_LIST, gives=ModelList)
     async def get(self) -> None:
-        self.reply({"object": "list", "data": self.service.describe_all()})
+        self.reply({"object": "list", "data": self.service.models.describe_all()})
 
     @endpoint(MODELS_START, takes=Takes(LaunchRequest, query=("wait_ready", "replace")), gives=Launched)
     async def post(self) -> None:
@@ -50,7 +50,7 @@ class ModelsHandler(XinferHandler):
 class ModelHandler(XinferHandler):
     @endpoint(MODELS_LIST, gives=Model)
     async def get(self, uid: str) -> None:
-        self.reply(self.service.describe(uid))
+        self.reply(self.service.models.describe(uid))
 
     @endpoint(MODELS_STOP, gives=None)
     async def delete(self, uid: str) -> None:
@@ -61,7 +61,7 @@ class ModelHandler(XinferHandler):
 class ModelProgressHandler(XinferHandler):
     @endpoint(MODELS_READ, gives=Progress)
     async def get(self, uid: str) -> None:
-        self.reply(progress_object(self.service.status(uid)))
+        self.reply(progress_object(self.service.models.status(uid)))
 
 
 class ModelEventsHandler(XinferHandler):
@@ -70,7 +70,7 @@ class ModelEventsHandler(XinferHandler):
     @endpoint(MODELS_READ, takes=Takes(streams=True), gives=list[Happened])
     async def get(self, uid: str) -> None:
         if "text/event-stream" not in self.request.headers.get("Accept", ""):
-            self.reply(event_objects(self.service.status(uid)))
+            self.reply(event_objects(self.service.models.status(uid)))
             return
         await self._stream(uid)
 
@@ -78,15 +78,15 @@ class ModelEventsHandler(XinferHandler):
         changed = asyncio.Event()
         unsubscribe = self.service.subscribe(lambda name: changed.set() if name == uid else None)
         try:
-            self.service.status(uid)
+            self.service.models.status(uid)
             async with EventStream(self) as events:
                 while True:
                     changed.clear()
                     try:
-                        status = self.service.status(uid)
+                        status = self.service.models.status(uid)
                     except ModelNotFound:
                         break
-                    await events.send(msgspec.json.encode(self.service.describe(uid)))
+                    await events.send(msgspec.json.encode(self.service.models.describe(uid)))
                     if status.state in _FINAL:
                         break
                     await changed.wait()

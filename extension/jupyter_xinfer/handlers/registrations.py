@@ -102,7 +102,7 @@ class RegistrationHandler(CatalogHandler):
     async def delete(self, model_type: str, name: str) -> None:
         if self.find(model_type, name).builtin:
             raise InvalidRequest(f"{name} comes with the package and cannot be unregistered.", param="model_name")
-        for spec in self.service.specs():
+        for spec in self.service.models.specs():
             if spec.name.lower() == name.lower() and not current_principal().may_use(spec.uid):
                 raise self.in_use(spec, name, "model_name")
         await self.service.registrations.remove(name)
@@ -153,7 +153,7 @@ class CachedModelsHandler(CatalogHandler):
         """Whoever uses it: the files are gone for all."""
         files = self.hub_files()
         folder = files.reference(version).folder()
-        for spec in self.service.specs():
+        for spec in self.service.models.specs():
             for file in files_of(spec):
                 of_hub = is_hub_reference(file)
                 if files.reference(file).folder() == folder if of_hub else Path(file).expanduser() in paths:

@@ -33,13 +33,13 @@ class ScaleHandler(XinferHandler):
     @endpoint(MODELS_START, takes=Takes(Scale), gives=Model)
     async def post(self, uid: str) -> None:
         await self.service.scale(uid, decode(self.request.body, Scale).replica)
-        self.reply(self.service.describe(uid))
+        self.reply(self.service.models.describe(uid))
 
 
 class ReplicasHandler(XinferHandler):
     @endpoint(MODELS_LIST, gives=list[dict[str, Any]])
     async def get(self, uid: str) -> None:
-        status = self.service.status(uid)
+        status = self.service.models.status(uid)
         created = int(status.spec.created)
         self.reply([replica_status(replica, index, created) for index, replica in enumerate(status.replicas)])
 

@@ -16,9 +16,9 @@ class TokenizeHandler(XinferHandler):
     @endpoint("models:read", takes=Takes(TokenizeRequest), gives=Tokens)
     async def post(self) -> None:
         body = decode(self.request.body, TokenizeRequest)
-        model = self.service.named_or_only(body.model)
+        model = self.service.models.named_or_only(body.model)
         delta = await self.service.ask(model, body.request(f"tokenize-{uuid.uuid4().hex}"))
-        self.reply(body.answer(delta, self.service.context_length(model)))
+        self.reply(body.answer(delta, self.service.models.context_length(model)))
 
 
 class DetokenizeHandler(XinferHandler):
@@ -27,7 +27,7 @@ class DetokenizeHandler(XinferHandler):
     @endpoint("models:read", takes=Takes(DetokenizeRequest), gives=Text)
     async def post(self) -> None:
         body = decode(self.request.body, DetokenizeRequest)
-        model = self.service.named_or_only(body.model)
+        model = self.service.models.named_or_only(body.model)
         try:
             delta = await self.service.ask(model, body.request(f"detokenize-{uuid.uuid4().hex}"))
         except InvalidRequest as error:

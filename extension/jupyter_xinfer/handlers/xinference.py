@@ -38,10 +38,12 @@ class InstancesHandler(XinferHandler):
         name, uid = self.get_query_argument("model_name", ""), self.get_query_argument("model_uid", "")
         found = [
             model
-            for model in self.service.describe_all()
+            for model in self.service.models.describe_all()
             if name in ("", model["model_name"]) and uid in ("", model["model_uid"])
         ]
-        self.reply([instance_object(self.service.status(model["id"]), model["model_ability"]) for model in found])
+        self.reply(
+            [instance_object(self.service.models.status(model["id"]), model["model_ability"]) for model in found]
+        )
 
 
 class AbortHandler(XinferHandler):
@@ -50,7 +52,7 @@ class AbortHandler(XinferHandler):
     @endpoint(MODELS_READ, takes=Takes(AbortRequest), gives=Aborted)
     async def post(self, uid: str, request_id: str) -> None:
         decode(self.request.body or b"{}", AbortRequest)
-        self.service.status(uid)
+        self.service.models.status(uid)
         caller = current_principal()
         owner = None if ADMIN in caller.permissions else caller.id
         self.reply({"msg": "DONE" if self.service.requests.abort(uid, request_id, owner) else "NOT_FOUND"})
@@ -96,7 +98,7 @@ class WorkersHandler(ClusterHandler):
 
     @endpoint(ADMIN)
     async def get(self) -> None:
-        running = [replica for model in self.service.describe_all() for replica in model["replicas"]]
+        running = [replica for model in self.service.models.describe_all() for replica in model["replicas"]]
         self.reply(
             [
                 {
