@@ -334,7 +334,7 @@ OWNER = """
 import asyncio, sys, time
 from pathlib import Path
 from xinfer_runtime.catalog.resolve import resolve
-from xinfer_runtime.messages import LaunchRequest
+from xinfer_runtime.models import LaunchRequest
 from tests.cluster.test_local_cluster import Gateway
 
 async def main():

@@ -22,7 +22,7 @@ from xinfer_runtime.engines.llama_cpp.loading import load_model
 from xinfer_runtime.engines.llama_cpp.context import Chunk
 from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.errors import XinferError
-from xinfer_runtime.messages import ModelSpec
+from xinfer_runtime.models import ModelSpec
 
 for path in sorted(Path(sys.argv[1]).iterdir()):
     print(path.name, flush=True)
