@@ -1,7 +1,8 @@
 """What a replica process takes beside what was forecast: `python bench/engine/replica_memory.py FILE...`.
 
 Starts a replica as a node agent does, sends it requests until everything is in use, and reads the memory of its
-process; then it measures the processor time of the replica with nothing to do. Without a file: the demo model.
+process; then it measures the processor time of the replica with nothing to do. Without a file: the demo model. With
+`--gpu` the model is on the first NVIDIA GPU, whose memory is read too.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import asyncio
 import os
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from xinfer_runtime.catalog.inspect import inspect
 from xinfer_runtime.catalog.model_kind import LLM
 from xinfer_runtime.catalog.resolve import resolve
 from xinfer_runtime.cluster.credentials import TlsCredentials
+from xinfer_runtime.cluster.nvidia_gpus import load_nvml, nvidia_gpus
+from xinfer_runtime.cluster.placement_room import GPU_CONTEXT_BYTES, GPU_PROCESS_BYTES
 from xinfer_runtime.cluster.replica_process import ReplicaProcess
 from xinfer_runtime.cluster.replica_protocol import FailedLine, ListeningLine, ReadyLine, ReplicaConfig, ReplicaLine
 from xinfer_runtime.engines.llama_cpp.options import Options
@@ -112,11 +116,30 @@ async def use_vectors(link: Link, requests: int, tokens: int) -> None:
     await asyncio.gather(*(one(number, (long[: tokens // 8],) * 8) for number in range(1, requests + 1)))
 
 
-async def measure(spec: ModelSpec, idle_seconds: float = IDLE_SECONDS) -> tuple[MemoryForecast, int, float]:
-    """What was forecast, the resident bytes after use, and the share of a core that it takes with nothing to do."""
+@dataclass
+class Measured:
+    """Bytes, and the share of a core that a replica takes with nothing to do."""
+
+    forecast: MemoryForecast
+    resident: int
+    on_gpu: int
+    """What is used of the GPU's memory beside what was before."""
+    allocated: int
+    """What llama.cpp says it has allocated, of weights, KV cache and buffers."""
+    idle: float
+
+
+def used_of_gpu() -> int:
+    nvml = load_nvml()
+    gpus = nvidia_gpus(nvml) if nvml is not None else []
+    return gpus[0].memory_total - gpus[0].memory_free if gpus else 0
+
+
+async def measure(spec: ModelSpec, idle_seconds: float = IDLE_SECONDS) -> Measured:
     generates = spec.type == LLM
     file = read_gguf(Path(spec.path))
     predicted = (forecast if generates else forecast_embedding)(file, spec)
+    used_before = used_of_gpu()
     with tempfile.TemporaryDirectory() as folder:
         replica = RunningReplica(spec, Path(folder))
         try:
@@ -124,26 +147,31 @@ async def measure(spec: ModelSpec, idle_seconds: float = IDLE_SECONDS) -> tuple[
             link = await replica.link()
             length = spec.context_length or 1024
             if generates:
-                await use(link, spec.max_sequences or 64, tokens=min(200, length // 2), answer=8)
+                # Long enough answers that all of them are in the cache at once.
+                await use(link, spec.max_sequences or 64, tokens=min(400, length // 2), answer=min(100, length // 4))
                 if predicted.store:
                     cells = (predicted.kv_cache + predicted.store) // cache_shape(file, Options.of(spec)).bytes_per_cell
                     await fill_store(link, cells, length // 2)
             else:
                 await use_vectors(link, 8, length)
             resident = process.memory_info().rss
+            on_gpu = used_of_gpu() - used_before
             before = process.cpu_times()
             await asyncio.sleep(idle_seconds)
             after = process.cpu_times()
             idle = (after.user + after.system - before.user - before.system) / idle_seconds
+            allocated = (await replica.info()).memory_bytes
             await link.close()
         finally:
             await replica.stop()
-    return predicted, resident, idle
+    return Measured(predicted, resident, on_gpu, allocated, idle)
 
 
 def specs(paths: list[str], fields: dict[str, Any]) -> list[ModelSpec]:
-    requests = [LaunchRequest(model_path=path, n_gpu=None, **fields) for path in paths] or [
-        LaunchRequest(model_name="xinfer-demo", n_gpu=None, **fields)
+    """Of models on processors, unless `fields` say otherwise."""
+    fields = {"n_gpu": None, **fields}
+    requests = [LaunchRequest(model_path=path, **fields) for path in paths] or [
+        LaunchRequest(model_name="xinfer-demo", **fields)
     ]
     return [inspect(resolve(request)) for request in requests]
 
@@ -154,18 +182,40 @@ def main() -> None:
     parser.add_argument("--max-sequences", type=int)
     parser.add_argument("--context-length", type=int)
     parser.add_argument("--prefix-store-bytes", type=int)
+    parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--idle-seconds", type=float, default=IDLE_SECONDS)
     options = parser.parse_args()
     names = ("max_sequences", "context_length", "prefix_store_bytes")
     fields = {name: value for name in names if (value := getattr(options, name))}
-    mib = 1 << 20
+    if options.gpu:
+        fields["n_gpu"] = 1
     for spec in specs(options.paths, fields):
-        predicted, resident, idle = asyncio.run(measure(spec))
-        print(
-            f"{spec.uid}: forecast {predicted.total / mib:.0f} MiB (weights {predicted.weights / mib:.0f}, KV cache "
-            f"{predicted.kv_cache / mib:.0f}, compute {predicted.compute / mib:.1f}, process "
-            f"{predicted.process / mib:.0f}, store {predicted.store / mib:.0f}), resident {resident / mib:.0f} MiB, "
-            f"{100 * (predicted.total / resident - 1):+.1f} %; idle: {100 * idle:.2f} % of a core"
+        measured = asyncio.run(measure(spec, options.idle_seconds))
+        predicted = measured.forecast
+        parts = ", ".join(
+            f"{name} {mib(size)}"
+            for name, size in (
+                ("weights", predicted.weights),
+                ("KV cache", predicted.kv_cache),
+                ("compute", predicted.compute),
+                ("process", predicted.process),
+                ("store", predicted.store),
+            )
         )
+        print(f"{spec.uid}: forecast {mib(predicted.total)} ({parts})")
+        print(f"  resident {compared(measured.resident, GPU_PROCESS_BYTES if options.gpu else predicted.total)}")
+        if options.gpu:
+            print(f"  on the GPU {compared(measured.on_gpu, predicted.total + GPU_CONTEXT_BYTES)}")
+            print(f"  of it llama.cpp's own {mib(measured.allocated)}")
+        print(f"  idle: {100 * measured.idle:.2f} % of a core", flush=True)
+
+
+def mib(size: int) -> str:
+    return f"{size / (1 << 20):.1f} MiB"
+
+
+def compared(size: int, expected: int) -> str:
+    return f"{mib(size)}, {mib(expected)} expected: {100 * (expected / size - 1):+.1f} %"
 
 
 if __name__ == "__main__":

@@ -79,5 +79,5 @@ async def test_the_forecast_of_a_decoder_is_near_what_is_allocated(
 async def test_the_forecast_is_near_what_the_process_takes(tmp_path: Path) -> None:
     path = random_encoder.write(tmp_path / "e.gguf", width=384, inner=1536, context=1024, heads=12, layers=4)
     spec = inspect(ModelSpec(uid="m", name="m", path=str(path), n_gpu=0))
-    expected, resident, _ = await measure(spec, idle_seconds=0.1)
-    assert expected.total == pytest.approx(resident, rel=0.05)
+    measured = await measure(spec, idle_seconds=0.1)
+    assert measured.forecast.total == pytest.approx(measured.resident, rel=0.05)

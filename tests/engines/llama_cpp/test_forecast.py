@@ -75,10 +75,10 @@ async def test_the_forecast_is_near_what_is_allocated_for_125_million_parameters
 async def test_the_forecast_is_near_what_the_process_takes(model: str, request: pytest.FixtureRequest) -> None:
     path = request.getfixturevalue(model)
     spec = inspect(ModelSpec(uid="m", name="m", path=str(path), n_gpu=0, max_sequences=4, context_length=1024))
-    expected, resident, idle = await measure(spec, idle_seconds=5)
-    assert expected.total == pytest.approx(resident, rel=NEAR)
-    assert spec.memory_bytes == expected.total
-    assert idle < 0.05  # 0.002 on a quiet machine.
+    measured = await measure(spec, idle_seconds=5)
+    assert measured.forecast.total == pytest.approx(measured.resident, rel=NEAR)
+    assert spec.memory_bytes == measured.forecast.total
+    assert measured.idle < 0.05  # 0.002 on a quiet machine.
 
 
 async def test_the_forecast_is_near_what_a_process_with_a_full_store_takes(demo: Path) -> None:
@@ -86,8 +86,8 @@ async def test_the_forecast_is_near_what_a_process_with_a_full_store_takes(demo:
     spec = ModelSpec(
         uid="m", name="m", path=str(demo), n_gpu=0, max_sequences=4, context_length=1024, engine_options=options
     )
-    expected, resident, _ = await measure(inspect(spec), idle_seconds=0.1)
-    assert expected.total == pytest.approx(resident, rel=NEAR)
+    measured = await measure(inspect(spec), idle_seconds=0.1)
+    assert measured.forecast.total == pytest.approx(measured.resident, rel=NEAR)
 
 
 def test_quantized_values_without_flash_attention_are_refused_at_launch(demo: Path) -> None:
