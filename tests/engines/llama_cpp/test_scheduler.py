@@ -1,5 +1,7 @@
 """The scheduler: who runs, what is computed in a step, what happens when cells run out."""
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -241,7 +243,7 @@ def conversation(number: int, common: int, length: int) -> list[int]:
     whole_chunks=st.booleans(),
     prompts_apart=st.booleans(),
     patience=st.integers(0, 2),
-    calm_budget=st.one_of(st.none(), st.integers(1, 8)),
+    prompt_share=st.one_of(st.none(), st.functions(like=lambda decoding, prompts: 0, returns=st.integers(1, 8))),
 )
 def test_every_request_ends_with_all_its_tokens_computed_whatever_comes(
     arrivals: list[tuple[int, int, int, bool, int | None, bool, int, int, str]],
@@ -253,7 +255,7 @@ def test_every_request_ends_with_all_its_tokens_computed_whatever_comes(
     whole_chunks: bool,
     prompts_apart: bool,
     patience: int,
-    calm_budget: int | None,
+    prompt_share: Callable[[int, int], int] | None,
 ) -> None:
     limits = Limits(
         cells,
@@ -264,9 +266,8 @@ def test_every_request_ends_with_all_its_tokens_computed_whatever_comes(
         whole_chunks=whole_chunks,
         prompts_apart=prompts_apart,
         patience=patience,
-        calm_budget=calm_budget,
     )
-    scheduler, cache = Scheduler(limits), Cache(limits)
+    scheduler, cache = Scheduler(limits, prompt_share), Cache(limits)
     left = {key: arrival[2] for key, arrival in enumerate(arrivals)}
     gone: set[int] = set()
     for now in range(5000):
@@ -456,21 +457,32 @@ def test_batch_requests_wait_for_interactive_ones_and_are_preempted_before_them(
     assert [work[0] for work in shape(run(scheduler))] == [3]
 
 
-def test_while_some_decode_a_prompt_is_computed_in_small_parts_and_many_at_once() -> None:
-    scheduler = Scheduler(Limits(cells=2000, slots=9, token_budget=64, calm_budget=16))
+def test_while_some_decode_a_step_has_as_many_tokens_of_prompts_as_it_is_told() -> None:
+    asked: list[tuple[int, int]] = []
+
+    def share(decoding: int, prompts: int) -> int:
+        asked.append((decoding, prompts))
+        return 15 * prompts
+
+    scheduler = Scheduler(Limits(cells=2000, slots=9, token_budget=64), share)
     scheduler.add(sequence(1, 40))
     assert shape(run(scheduler)) == [(1, 0, 40, True)]
+    assert shape(run(scheduler)) == [(1, 40, 1, True)]
+    assert asked == []
     scheduler.add(sequence(2, 40))
-    assert shape(run(scheduler)) == [(1, 40, 1, True), (2, 0, 15, False)]
+    assert shape(run(scheduler)) == [(1, 41, 1, True), (2, 0, 15, False)]
     for key in (3, 4, 5):
         scheduler.add(sequence(key, 30))
-    assert shape(run(scheduler)) == [(1, 41, 1, True), (2, 15, 25, True), (3, 0, 30, True), (4, 0, 8, False)]
+    assert shape(run(scheduler)) == [(1, 42, 1, True), (2, 15, 25, True), (3, 0, 30, True), (4, 0, 5, False)]
+    assert asked == [(1, 1), (1, 4)]
 
 
-def test_however_many_decode_prompts_go_on() -> None:
-    scheduler = Scheduler(Limits(cells=2000, slots=40, token_budget=64, calm_budget=16))
-    for key in range(30):
-        scheduler.add(sequence(key, 1))
-    run(scheduler)
-    scheduler.add(sequence(50, 20))
-    assert shape(run(scheduler))[-1] == (50, 0, 8, False)
+def test_prompts_that_cannot_be_let_in_yet_are_not_counted() -> None:
+    asked: list[tuple[int, int]] = []
+    scheduler = Scheduler(
+        Limits(cells=2000, slots=2, token_budget=64), lambda decoding, prompts: asked.append((decoding, prompts)) or 8
+    )
+    for key in range(5):
+        scheduler.add(sequence(key, 30))
+        run(scheduler)
+    assert asked == [(1, 1)] * 4

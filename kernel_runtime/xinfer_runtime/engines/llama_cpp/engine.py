@@ -23,12 +23,13 @@ from xinfer_runtime.engines.llama_cpp.commands import Abort, Command, Export, St
 from xinfer_runtime.engines.llama_cpp.generation import Generation
 from xinfer_runtime.engines.llama_cpp.image_rows import SeenImage, placed
 from xinfer_runtime.engines.llama_cpp.loading import load_model
-from xinfer_runtime.engines.llama_cpp.loop import EngineLoop, Outcome
+from xinfer_runtime.engines.llama_cpp.loop import PACE, EngineLoop, Outcome
 from xinfer_runtime.engines.llama_cpp.moving import from_state, to_state
 from xinfer_runtime.engines.llama_cpp.options import Options
 from xinfer_runtime.engines.llama_cpp.prefix_saving import PrefixSaving
 from xinfer_runtime.engines.llama_cpp.prefix_store import PrefixStore, SavedPrefix
 from xinfer_runtime.engines.llama_cpp.projector import UnreadableImageError
+from xinfer_runtime.engines.llama_cpp.prompt_share import PromptShare
 from xinfer_runtime.engines.llama_cpp.seen_images import SeenImages
 from xinfer_runtime.engines.llama_cpp.speculation import Speculation
 from xinfer_runtime.engines.sequence_state import SequenceState
@@ -289,6 +290,9 @@ class LlamaCppEngine(Engine):
                 overlap=model.on_gpu,
                 speculation=Speculation(model.drafter, self._options.draft_tokens) if model.drafter else None,
                 saving=self._saving(),
+                # A GPU's passes take nearly the same time whatever their length, and a launch that names a budget
+                # means it.
+                prompt_share=None if model.on_gpu or self._options.token_budget else PromptShare(PACE),
             )
             if self._cores is not None:  # It may have changed during the load.
                 self._commands.put(UseThreads(self._model.threads(self._cores), self._cores))

@@ -244,7 +244,6 @@ def _with_context(
             whole_chunks=split,
             prompts_apart=split and on_gpu,
             patience=sizing.GPU_PATIENCE if on_gpu else 0,
-            calm_budget=None if on_gpu or options.token_budget else sizing.CPU_CALM_BUDGET,
             drafts=sizing.DRAFT_ROWS if speculates else 0,
             worth_saving=sizing.WORTH_RESTORING if spare else None,
         ),

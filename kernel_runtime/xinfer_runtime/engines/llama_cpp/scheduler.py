@@ -10,15 +10,13 @@ cells. Then cached cells that nobody needs are freed, and when there are none, t
 waits, first in the line, to be computed again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from xinfer_runtime.engines.llama_cpp.cell_operations import Operation, Save
 from xinfer_runtime.engines.llama_cpp.prefix_cache import PrefixCache
 from xinfer_runtime.engines.llama_cpp.token_sequence import Propose, Step, TokenSequence, Work
 from xinfer_runtime.engines.llama_cpp.waiting_order import WaitingOrder
-
-_FEW_PROMPTS = 3
 
 _WORTH_WAITING = 32
 """Tokens of a common prefix for which a request waits while another computes them."""
@@ -33,9 +31,8 @@ class Limits:
     than `least_shared` tokens is computed again. With `whole_chunks` a step has at most one part of a prompt, of the
     oldest; others are in it as a whole or not at all. With `prompts_apart` the last token of a prompt is left for the
     next step, where it is one of those that decode. With `patience` prompts wait for each other: for as many steps as
-    sequences decode, divided by it, or until they fill half of a step. While some decode and few prompts wait, a step
-    has no more tokens than the `calm_budget`. A step has `drafts` guessed tokens at most. Prefixes of at least
-    `worth_saving` tokens are offered to be saved before their cells are freed.
+    sequences decode, divided by it, or until they fill half of a step. A step has `drafts` guessed tokens at most.
+    Prefixes of at least `worth_saving` tokens are offered to be saved before their cells are freed.
     """
 
     cells: int
@@ -47,7 +44,6 @@ class Limits:
     whole_chunks: bool = False
     prompts_apart: bool = False
     patience: int = 0
-    calm_budget: int | None = None
     drafts: int = 0
     worth_saving: int | None = None
 
@@ -61,10 +57,14 @@ class Scheduler:
 
     Use: `add` at any time; `plan` a step; compute it; `computed(step)`; for each work that samples, `append` a token,
     `remove` the sequence, or `discard` it if its values are worthless.
+
+    `prompt_share` says how many tokens of prompts a step may have, by how many sequences decode in it and how many wait
+    for their first token; without it, what the budget leaves.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, prompt_share: Callable[[int, int], int] | None = None) -> None:
         self._limits = limits
+        self._prompt_share = prompt_share
         self._waiting: WaitingOrder[TokenSequence] = WaitingOrder()
         self._running: list[TokenSequence] = []  # In order of arrival, which is the order of keys.
         self._known: dict[int, TokenSequence] = {}
@@ -154,7 +154,7 @@ class Scheduler:
         guessed = sum(map(len, drafts.values()))
         self._cache.evict(self.cells_used + self.cells_cached + guessed - self._limits.cells)
         step = Step(operations=self._cache.operations(), admitted=admitted)
-        room = self._budget(len(decoding)) - len(decoding)
+        room = self._prompt_room(len(decoding))
         first = True
         held_back = self._hold_back(len(decoding))
         for sequence in self._running:
@@ -221,13 +221,13 @@ class Scheduler:
         self._closed_door = True
         return True
 
-    def _budget(self, decoding: int) -> int:
-        """Tokens in the next step: many while nobody decodes, or more than a few prompts wait."""
-        calm = self._limits.calm_budget
-        prompts = len(self._running) - decoding + len(self._waiting)
-        if calm is None or not decoding or prompts > _FEW_PROMPTS:
-            return self._limits.token_budget
-        return min(max(calm, decoding + calm // 2), self._limits.token_budget)
+    def _prompt_room(self, decoding: int) -> int:
+        """Tokens of prompts that the next step may have."""
+        room = self._limits.token_budget - decoding
+        if self._prompt_share is None or not decoding:
+            return room
+        prompts = min(len(self._running) + len(self._waiting), self._limits.slots) - decoding
+        return min(room, self._prompt_share(decoding, prompts)) if prompts else room
 
     def _drafts(self, decoding: Sequence[TokenSequence], propose: Propose) -> dict[int, Sequence[int]]:
         """What is guessed for whom. Nothing while there is a prompt to be computed, which fills the step."""

@@ -20,10 +20,7 @@ DEFAULT_MAX_SEQUENCES = 64
 sequence's cells for each sequence, so a launch for throughput on CPUs asks for fewer; see docs/engines/llama-cpp.md."""
 
 CPU_TOKEN_BUDGET = 512
-CPU_CALM_BUDGET = 128
-"""Tokens in one step. Everybody's next token waits for a prompt that is computed: 512 tokens are used only while many
-prompts wait or nobody does. With 128 a prompt takes as long on two cores (802 against 792 tokens/s with 150 M
-parameters), longer on sixteen."""
+"""Tokens in one step. While some decode, it has fewer tokens of prompts (`prompt_share.py`)."""
 
 GPU_TOKEN_BUDGET = 2048
 """A GPU prepares a pass over a prompt for as long as it computes it: with 0.5 B parameters on an H200, 128 tokens took
