@@ -88,7 +88,7 @@ def test_what_is_promised_of_a_gpu_is_promised_once() -> None:
     box = Box("a")
     for number in range(2):
         box.launch(f"big{number}", memory=60 * GIB)
-    with pytest.raises(DoesNotFit, match=r"GPU 0 .*18\.5 GiB free of 80\.0 GiB, 60\.5 GiB promised"):
+    with pytest.raises(DoesNotFit, match=r"GPU 0 .*18\.4 GiB free of 80\.0 GiB, 60\.6 GiB promised"):
         box.launch("third", memory=60 * GIB)
 
 

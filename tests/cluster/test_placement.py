@@ -264,7 +264,7 @@ def test_tensor_parallel_stays_within_a_node() -> None:
     nodes = [node("a", devices=gpus(80 * GIB)), node("b", devices=gpus(80 * GIB, name="b"))]
     message = refused(spec(memory=90 * GIB), nodes, [ReplicaWish(n_gpu=2)])
     assert "a: it has 1 GPU" in message
-    assert "45.5 GiB of each of 2 GPUs" in message
+    assert "45.6 GiB of each of 2 GPUs" in message
 
 
 def test_a_gpu_is_taken_by_its_position() -> None:

@@ -17,6 +17,7 @@ from xinfer_runtime.catalog.resolve import resolve
 from xinfer_runtime.cluster.credentials import TlsCredentials
 from xinfer_runtime.cluster.local import LocalClusterProcess
 from xinfer_runtime.cluster.nvidia_gpus import load_nvml, nvidia_gpus
+from xinfer_runtime.cluster.placement_room import GPU_CONTEXT_BYTES
 from xinfer_runtime.cluster.session import ClusterSession
 from xinfer_runtime.engines.registry import installed_engines
 from xinfer_runtime.errors import DoesNotFit
@@ -165,7 +166,7 @@ async def test_a_gpu_is_taken_by_its_position_and_forecast_holds(site: Site, mod
     status = await site.ready(model_path=model, model_uid="second", gpu_idx=_GPUS[1].index, context_length=4096)
     assert status.replicas[0].devices == (_GPUS[1].uuid,)
     grown = used()[_GPUS[1].uuid] - before[_GPUS[1].uuid]
-    assert grown <= status.spec.memory_bytes + 512 * _MIB, (grown, status.spec.memory_bytes)
+    assert grown == pytest.approx(status.spec.memory_bytes + GPU_CONTEXT_BYTES, rel=0.05)
     await site.gone("second", before)
 
 
