@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from xinfer_runtime.engines.llama_cpp.cell_operations import Operation, Save
 from xinfer_runtime.engines.llama_cpp.prefix_cache import PrefixCache
+from xinfer_runtime.engines.llama_cpp.prompt_patience import PromptPatience
 from xinfer_runtime.engines.llama_cpp.token_sequence import Propose, Step, TokenSequence, Work
 from xinfer_runtime.engines.llama_cpp.waiting_order import WaitingOrder
 
@@ -30,9 +31,9 @@ class Limits:
     has `kv_sequences`, at least one per slot; more of them let more ended requests be kept. A common prefix of fewer
     than `least_shared` tokens is computed again. With `whole_chunks` a step has at most one part of a prompt, of the
     oldest; others are in it as a whole or not at all. With `prompts_apart` the last token of a prompt is left for the
-    next step, where it is one of those that decode. With `patience` prompts wait for each other: for as many steps as
-    sequences decode, divided by it, or until they fill half of a step. A step has `drafts` guessed tokens at most.
-    Prefixes of at least `worth_saving` tokens are offered to be saved before their cells are freed.
+    next step, where it is one of those that decode. With `patience` prompts wait for each other (`PromptPatience`).
+    A step has `drafts` guessed tokens at most. Prefixes of at least `worth_saving` tokens are offered to be saved before
+    their cells are freed.
     """
 
     cells: int
@@ -70,7 +71,7 @@ class Scheduler:
         self._known: dict[int, TokenSequence] = {}
         self._cache = PrefixCache(max(limits.slots, limits.kv_sequences), limits.retained, limits.worth_saving)
         self._closed_door = False
-        self._steps_held_back = 0
+        self._patience = PromptPatience(limits.patience, limits.token_budget)
         self.preemptions = 0
         self.tokens_cached = 0
         """Tokens of admitted sequences that did not have to be computed, all together."""
@@ -156,7 +157,8 @@ class Scheduler:
         step = Step(operations=self._cache.operations(), admitted=admitted)
         room = self._prompt_room(len(decoding))
         first = True
-        held_back = self._hold_back(len(decoding))
+        prompts = [each.uncomputed for each in self._running if each.uncomputed > 1]
+        held_back = self._patience.holds_back(prompts, len(decoding))
         for sequence in self._running:
             count = 1
             if sequence.uncomputed > 1:
@@ -237,18 +239,6 @@ class Scheduler:
         room = min(self._limits.drafts, self._limits.token_budget - len(decoding), free)
         drafts = propose(decoding, room)
         return {sequence.key: draft for sequence, draft in zip(decoding, drafts, strict=True) if draft}
-
-    def _hold_back(self, decoding: int) -> bool:
-        """Whether prompts shall wait for more of them to come."""
-        uncomputed = sum(each.uncomputed for each in self._running if each.uncomputed > 1)
-        if not self._limits.patience or not uncomputed:
-            return False
-        waited_enough = self._steps_held_back >= decoding // self._limits.patience
-        if waited_enough or 2 * uncomputed >= self._limits.token_budget:
-            self._steps_held_back = 0
-            return False
-        self._steps_held_back += 1
-        return True
 
     def _admit(self) -> list[TokenSequence]:
         """Let sequences run as long as there is room. Returns those."""
