@@ -25,7 +25,7 @@ from typing import Any
 
 import peers
 from peers import Setting
-from stream_load import Endpoint, Load, run_conversations, run_load
+from stream_load import Endpoint, Load, run_beside_long_prompts, run_conversations, run_load
 
 VOCABULARY = 31000
 Start = Callable[[Setting], AbstractContextManager[Endpoint]]
@@ -90,6 +90,20 @@ def measure_conversations(options: argparse.Namespace, model: Path, rows: Rows, 
             rows[f"{streams} conversations"].setdefault(name, []).append(figures)
 
 
+def measure_beside_long_prompts(options: argparse.Namespace, model: Path, rows: Rows, repeat: int) -> None:
+    for streams in options.streams:
+        setting = Setting(model, options.threads, options.long_prompts + 64, streams + 1, options.gpu, options.launch)
+        for name, start in servers(options).items():
+            with failures_shown(name), start(setting) as endpoint:
+                peers.warm_up(endpoint)
+                figures = asyncio.run(
+                    run_beside_long_prompts(endpoint, streams, options.long_prompts, 256, repeat, VOCABULARY)
+                )
+                rows[f"{streams} streams beside prompts of {options.long_prompts}"].setdefault(name, []).append(figures)
+                print(f"  {name}: {streams} beside long prompts: {figures}", file=sys.stderr, flush=True)
+            time.sleep(options.pause)
+
+
 def requests_for(options: argparse.Namespace, streams: int) -> int:
     """Enough of them for one stream to be timed, few for many."""
     return int(options.requests or max(1, 8 // streams))
@@ -120,7 +134,7 @@ def table(rows: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
 
 
 def show(model: str, load: str, lines: list[dict[str, Any]]) -> None:
-    columns = ["tokens_per_s", "total_tokens_per_s", "ttft_p50", "ttft_p99", "gap_p50", "gap_p99"]
+    columns = ["tokens_per_s", "total_tokens_per_s", "ttft_p50", "ttft_p99", "gap_p50", "gap_p99", "long_ttft_p50"]
     print(f"\n{model}, {load} (times in ms)\n| | " + " | ".join(columns) + " |\n|---|" + "---:|" * len(columns))
     for line in lines:
         cells = [f"{line[column]:.0f}" if column in line else "" for column in columns]
@@ -162,6 +176,7 @@ def main() -> None:
     parser.add_argument("--streams", type=lambda text: [int(n) for n in text.split(",")], default=[1, 4, 16, 64])
     parser.add_argument("--requests", type=int, help="per stream; by default 8 for one stream, fewer for more")
     parser.add_argument("--conversations", type=int, default=0, help="multi-turn streams with 1,000 common tokens")
+    parser.add_argument("--long-prompts", type=int, default=0, help="tokens of prompts that interrupt others")
     parser.add_argument("--prompt", type=int, default=128)
     parser.add_argument("--generate", type=int, default=128)
     parser.add_argument("--temperature", type=float, default=0.0)
@@ -186,6 +201,9 @@ def main() -> None:
             model = written(name, options.folder or Path(folder))
             rows: Rows = defaultdict(dict)
             for repeat in range(options.repeats):
+                if options.long_prompts:
+                    measure_beside_long_prompts(options, model, rows, repeat)
+                    continue
                 measure(options, model, rows, repeat)
                 if options.conversations:
                     measure_conversations(options, model, rows, repeat)

@@ -159,3 +159,36 @@ async def run_conversations(
     seconds = time.perf_counter() - started
     later = [answer for answers in every for answer in answers[1:]]
     return {**figures(later), "tokens_per_s": generate * streams * turns / seconds}
+
+
+async def run_beside_long_prompts(
+    endpoint: Endpoint, streams: int, long: int, generate: int, seed: int, vocabulary: int
+) -> dict[str, float]:
+    """The figures of `streams` clients with two short prompts each, while prompts of `long` tokens come one after the
+    other; and the milliseconds that these wait for their first token.
+    """
+    rng = random.Random(seed)
+
+    def prompt(length: int) -> list[int]:
+        return [rng.randrange(100, vocabulary) for _ in range(length)]
+
+    async def client() -> list[Answer]:
+        return [await complete(endpoint, prompt(32), generate) for _ in range(2)]
+
+    async def interrupt() -> None:
+        while True:
+            interruptions.append(await complete(endpoint, prompt(long), 8))
+
+    interruptions: list[Answer] = []
+    started = time.perf_counter()
+    interrupting = asyncio.create_task(interrupt())
+    every = await asyncio.gather(*(client() for _ in range(streams)))
+    seconds = time.perf_counter() - started
+    interrupting.cancel()
+    await asyncio.gather(interrupting, return_exceptions=True)
+    waits = [1000 * answer.ttft for answer in interruptions] or [1000 * seconds]
+    return {
+        **figures([answers[1] for answers in every]),
+        "tokens_per_s": 2 * generate * streams / seconds,
+        "long_ttft_p50": statistics.median(waits),
+    }

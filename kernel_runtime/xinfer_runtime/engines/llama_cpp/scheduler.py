@@ -32,8 +32,8 @@ class Limits:
     than `least_shared` tokens is computed again. With `whole_chunks` a step has at most one part of a prompt, of the
     oldest; others are in it as a whole or not at all. With `prompts_apart` the last token of a prompt is left for the
     next step, where it is one of those that decode. With `patience` prompts wait for each other (`PromptPatience`).
-    A step has `drafts` guessed tokens at most. Prefixes of at least `worth_saving` tokens are offered to be saved before
-    their cells are freed.
+    A step has `drafts` guessed tokens at most. Prefixes of at least `worth_saving` tokens are offered to be saved
+    before their cells are freed.
     """
 
     cells: int
