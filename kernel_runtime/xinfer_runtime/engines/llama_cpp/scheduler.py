@@ -71,6 +71,7 @@ class Scheduler:
         self._known: dict[int, TokenSequence] = {}
         self._cache = PrefixCache(max(limits.slots, limits.kv_sequences), limits.retained, limits.worth_saving)
         self._closed_door = False
+        self._shortest_first = False
         self._patience = PromptPatience(limits.patience, limits.token_budget)
         self.preemptions = 0
         self.tokens_cached = 0
@@ -159,7 +160,7 @@ class Scheduler:
         first = True
         prompts = [each.uncomputed for each in self._running if each.uncomputed > 1]
         held_back = self._patience.holds_back(prompts, len(decoding))
-        for sequence in self._running:
+        for sequence in self._by_turns(prompts):
             count = 1
             if sequence.uncomputed > 1:
                 if held_back:
@@ -231,6 +232,13 @@ class Scheduler:
         prompts = min(len(self._running) + len(self._waiting), self._limits.slots) - decoding
         return min(room, self._prompt_share(decoding, prompts)) if prompts else room
 
+    def _by_turns(self, prompts: Sequence[int]) -> Sequence[TokenSequence]:
+        """Those that run, the oldest first; where prompts are computed in small parts, every other time the one that
+        lacks least, so that a short prompt does not wait for all of a long one.
+        """
+        self._shortest_first = self._prompt_share is not None and len(prompts) > 1 and not self._shortest_first
+        return sorted(self._running, key=lambda each: each.uncomputed) if self._shortest_first else self._running
+
     def _drafts(self, decoding: Sequence[TokenSequence], propose: Propose) -> dict[int, Sequence[int]]:
         """What is guessed for whom. Nothing while there is a prompt to be computed, which fills the step."""
         if not decoding or len(decoding) < len(self._running):
@@ -243,14 +251,16 @@ class Scheduler:
     def _admit(self) -> list[TokenSequence]:
         """Let sequences run as long as there is room. Returns those."""
         admitted: list[TokenSequence] = []
-        uncommitted = self._limits.token_budget - sum(sequence.uncomputed for sequence in self._running)
+        # A long prompt leaves room for others, which may be short.
+        most = -(-self._limits.token_budget // 2)
+        uncommitted = self._limits.token_budget - sum(min(each.uncomputed, most) for each in self._running)
         while uncommitted > 0 and len(self._running) < self._limits.slots and not self._closed_door:
             sequence = next(filter(self._enter, self._waiting.candidates()), None)
             if sequence is None:
                 break
             self._waiting.take(sequence)
             admitted.append(sequence)
-            uncommitted -= sequence.uncomputed
+            uncommitted -= min(sequence.uncomputed, most)
         return admitted
 
     def _enter(self, sequence: TokenSequence) -> bool:
