@@ -137,7 +137,7 @@ async def test_a_long_prompt_is_computed_in_chunks_while_others_go_on(
     await chunked.load(tiny_model, max_sequences=4, engine_options={"token_budget": 16})
     await whole.load(tiny_model, max_sequences=4)
     prompt = "a long prompt " * 25
-    other = asyncio.ensure_future(chunked.greedy("other", tokens=100))
+    other = asyncio.ensure_future(chunked.greedy("other", tokens=400))
     await chunked.until(lambda: len(chunked.tokens("other")) > 2)
     before = len(chunked.tokens("other"))
     assert await chunked.greedy("long", prompt) == await whole.greedy("long", prompt)
