@@ -56,6 +56,16 @@ def test_what_a_token_takes_is_learned_where_nobody_ever_only_decodes() -> None:
     assert cost.seconds(33, 0) == pytest.approx(0.01 + 0.0014 * 33, rel=0.05)
 
 
+def test_what_prompts_take_is_not_forgotten_while_there_are_none() -> None:
+    share = learned(0.02, 0.005, 0.001)
+    before = share.tokens(16, 1)
+    for _ in range(5000):
+        share.observe(16, 0, 0.1)
+    while (tokens := share.tokens(16, 1)) > 1e6:
+        share.observe(16, 512, 0.1 + 0.512)
+    assert tokens == pytest.approx(before, rel=0.05)
+
+
 def test_a_step_that_was_interrupted_hardly_counts() -> None:
     share = learned(0.02, 0.005, 0.001)
     before = share.tokens(16, 1)

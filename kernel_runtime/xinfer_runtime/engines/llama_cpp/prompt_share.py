@@ -8,7 +8,6 @@ and those who start together go on together, which is what a CPU computes fastes
 
 import llama_cpp  # noqa: F401  (before numpy: with a CUDA build the other order crashes at every model load)
 import numpy as np
-from numpy.typing import NDArray
 
 _STRETCH = 2.5
 """How many times as long as without prompts the next token of those who decode may take."""
@@ -31,8 +30,8 @@ _CHEAPEST = 16
 
 _UNBOUND = 1 << 30
 
-_MEMORY = 64
-"""Steps after which one counts a third."""
+_KEPT = 1 - 1 / 64
+"""Of the weight of a step, when another of its kind comes."""
 
 _SHORTEST = 1e-6
 """Seconds."""
@@ -77,34 +76,48 @@ class PromptShare:
 
 class StepCost:
     """Seconds of a step as a linear function of how many decode and how many tokens of prompts it has: least squares
-    over the last steps, in which each counts less the older it is.
+    over the last steps, in which each counts less the more of its kind came later. What prompts take is thus not
+    forgotten while there are none.
+
+    Most steps only decode, and nobody asks: they cost a few sums.
     """
 
     def __init__(self) -> None:
-        self._moments: NDArray[np.float64] = np.zeros((3, 3))
-        self._targets: NDArray[np.float64] = np.zeros(3)
-        self._weights: NDArray[np.float64] | None = None
+        self._sums = {False: [0.0] * 9, True: [0.0] * 9}
+        """Of steps with and without prompts: of 1, d, p, dd, dp, pp, t, dt and pt."""
+        self._fitted: tuple[float, float, float] | None = None
+        self._stale = False
 
     @property
     def per_token(self) -> float | None:
-        """Of a prompt; None while too little is known."""
-        return None if self._weights is None else max(float(self._weights[2]), 0.0)
+        """Of a prompt; None while there was none."""
+        weights = self._weights()
+        return None if weights is None else max(weights[2], 0.0)
 
     def seconds(self, decoding: int, tokens: int) -> float | None:
-        """What such a step is expected to take; None while too little is known."""
-        return None if self._weights is None else max(float(self._weights @ _features(decoding, tokens)), _SHORTEST)
+        """What such a step is expected to take; None while there was no prompt."""
+        weights = self._weights()
+        return None if weights is None else _expected(weights, decoding, tokens)
 
     def observe(self, decoding: int, tokens: int, seconds: float) -> None:
-        expected = self.seconds(decoding, tokens)
-        if expected is not None:
-            seconds = min(seconds, _OUTLIER * expected)
-        features = _features(decoding, tokens)
-        keep = 1 - 1 / _MEMORY
-        self._moments = keep * self._moments + np.outer(features, features)
-        self._targets = keep * self._targets + features * seconds
-        # A little of a ridge: for a while all steps may be alike.
-        self._weights = np.asarray(np.linalg.solve(self._moments + 1e-4 * np.eye(3), self._targets), dtype=np.float64)
+        if self._fitted is not None:
+            seconds = min(seconds, _OUTLIER * _expected(self._fitted, decoding, tokens))
+        d, p, t = float(decoding), float(tokens), seconds
+        values = (1.0, d, p, d * d, d * p, p * p, t, d * t, p * t)
+        sums = self._sums[tokens > 0]
+        self._sums[tokens > 0] = [_KEPT * old + new for old, new in zip(sums, values, strict=True)]
+        self._stale = True
+
+    def _weights(self) -> tuple[float, float, float] | None:
+        if self._stale and self._sums[True][0]:
+            n, d, p, dd, dp, pp, *targets = map(sum, zip(*self._sums.values(), strict=True))
+            # A little of a ridge: for a while all steps may be alike.
+            moments = np.array(((n, d, p), (d, dd, dp), (p, dp, pp))) + 1e-4 * np.eye(3)
+            start, each, token = np.linalg.solve(moments, np.array(targets))
+            self._fitted = float(start), float(each), float(token)
+        self._stale = False
+        return self._fitted
 
 
-def _features(decoding: int, tokens: int) -> NDArray[np.float64]:
-    return np.array((1.0, decoding, tokens))
+def _expected(weights: tuple[float, float, float], decoding: int, tokens: int) -> float:
+    return max(weights[0] + weights[1] * decoding + weights[2] * tokens, _SHORTEST)
