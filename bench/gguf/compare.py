@@ -92,7 +92,8 @@ def measure_conversations(options: argparse.Namespace, model: Path, rows: Rows, 
 
 def measure_beside_long_prompts(options: argparse.Namespace, model: Path, rows: Rows, repeat: int) -> None:
     for streams in options.streams:
-        setting = Setting(model, options.threads, options.long_prompts + 64, streams + 1, options.gpu, options.launch)
+        context = max(options.long_prompts + 64, 512)
+        setting = Setting(model, options.threads, context, streams + 1, options.gpu, options.launch)
         for name, start in servers(options).items():
             with failures_shown(name), start(setting) as endpoint:
                 peers.warm_up(endpoint)
@@ -176,7 +177,7 @@ def main() -> None:
     parser.add_argument("--streams", type=lambda text: [int(n) for n in text.split(",")], default=[1, 4, 16, 64])
     parser.add_argument("--requests", type=int, help="per stream; by default 8 for one stream, fewer for more")
     parser.add_argument("--conversations", type=int, default=0, help="multi-turn streams with 1,000 common tokens")
-    parser.add_argument("--long-prompts", type=int, default=0, help="tokens of prompts that interrupt others")
+    parser.add_argument("--long-prompts", type=int, default=0, help="measure streams beside prompts of so many tokens")
     parser.add_argument("--prompt", type=int, default=128)
     parser.add_argument("--generate", type=int, default=128)
     parser.add_argument("--temperature", type=float, default=0.0)

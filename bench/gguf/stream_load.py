@@ -4,6 +4,7 @@ HTTP clients cost more per token than the servers under test; here a chunk costs
 """
 
 import asyncio
+import contextlib
 import json
 import random
 import re
@@ -165,7 +166,7 @@ async def run_beside_long_prompts(
     endpoint: Endpoint, streams: int, long: int, generate: int, seed: int, vocabulary: int
 ) -> dict[str, float]:
     """The figures of `streams` clients with two short prompts each, while prompts of `long` tokens come one after the
-    other; and the milliseconds that these wait for their first token.
+    other; and the milliseconds that these wait for their first token. Raises RuntimeError where none was answered.
     """
     rng = random.Random(seed)
 
@@ -185,10 +186,12 @@ async def run_beside_long_prompts(
     every = await asyncio.gather(*(client() for _ in range(streams)))
     seconds = time.perf_counter() - started
     interrupting.cancel()
-    await asyncio.gather(interrupting, return_exceptions=True)
-    waits = [1000 * answer.ttft for answer in interruptions] or [1000 * seconds]
+    with contextlib.suppress(asyncio.CancelledError):
+        await interrupting  # It may have failed, and then nobody was interrupted.
+    if not interruptions:
+        raise RuntimeError(f"no prompt of {long} tokens was answered in {seconds:.0f} s")
     return {
         **figures([answers[1] for answers in every]),
         "tokens_per_s": 2 * generate * streams / seconds,
-        "long_ttft_p50": statistics.median(waits),
+        "long_ttft_p50": statistics.median(1000 * answer.ttft for answer in interruptions),
     }
