@@ -12,8 +12,8 @@ _HEADROOM_LIMIT = 1 << 30
 
 GPU_CONTEXT_BYTES = 576 << 20
 """What a process takes of each of its GPUs beside the model: CUDA's context, and the work space of its libraries. With
-0.5 B parameters on an H200, four shapes of the cache and two quantizations, 571 to 633 MiB were not llama.cpp's own, of
-which the forecast has 71 as the process's."""
+0.5 B parameters on an H200, in F16 and Q4_0, a GPU had 506 to 633 MiB that llama.cpp does not count as its own; the
+forecast has 71 of them as the process's."""
 GPU_PROCESS_BYTES = 896 << 20
 """What a replica on GPUs takes of the node's own memory: 440 to 860 MiB there."""
 
