@@ -1,6 +1,7 @@
 """Sampling: distributions, cuts, penalties, seeds."""
 
 import math
+from typing import Any
 
 import llama_cpp  # noqa: F401
 import numpy as np
@@ -131,6 +132,24 @@ def test_penalties_change_a_greedy_choice() -> None:
     sampler = Sampler(SamplingParams(temperature=0, presence_penalty=2.0), 0, ())
     sampler.accept(1)
     assert sample(np.array([[1.0, 2.0]], dtype=np.float32), [sampler]) == [0]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"temperature": 0.5},
+        {"repetition_penalty": 1.1},
+        {"presence_penalty": 0.1},
+        {"frequency_penalty": 0.1},
+        {"logit_bias": {1: 1.0}},
+        {"dry": DryParams(multiplier=1.0)},
+        {"logprobs": 0},
+    ],
+    ids=lambda asked: next(iter(asked)),
+)
+def test_only_a_greedy_row_of_which_nothing_else_is_asked_is_plain(asked: dict[str, Any]) -> None:
+    assert Sampler(SamplingParams(temperature=0), 1, prompt=()).plain
+    assert not Sampler(SamplingParams(**{"temperature": 0, **asked}), 1, prompt=()).plain
 
 
 @pytest.mark.parametrize("value", [math.nan, -math.inf])

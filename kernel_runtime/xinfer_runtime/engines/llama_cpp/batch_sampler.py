@@ -49,9 +49,11 @@ class BatchSampler:
         return [token for tokens in sampled for token in tokens]
 
     def _parts(self, vocabulary: int, samplers: Sequence[Sampler]) -> list[tuple[int, int]]:
-        costs = [1 if sampler.greedy and not sampler.adjusts else _DRAW for sampler in samplers]
         whole = [(0, len(samplers))]
-        if self._threads == 1 or len(samplers) < 2 or sum(costs) * vocabulary < _WORTH_DIVIDING:
+        if self._threads == 1 or len(samplers) < 2:
+            return whole
+        costs = [1 if sampler.plain or (sampler.greedy and not sampler.adjusts) else _DRAW for sampler in samplers]
+        if sum(costs) * vocabulary < _WORTH_DIVIDING:
             return whole
         # Rows of equal cost are neighbours often enough that parts of equal cost need no sorting.
         ends = np.searchsorted(np.cumsum(costs), np.arange(1, self._threads) * (sum(costs) / self._threads))

@@ -151,15 +151,23 @@ class Context:
         """
         if chunks[0].values is not None:
             return self._decode_values(chunks[0], chunks[0].values)
+        ones = [1] * len(chunks)
         tokens: list[int] = []
         positions: list[int] = []
         slots: list[int] = []
-        self._wants_logits[:] = 0
-        for chunk in chunks:
-            tokens += chunk.tokens
-            positions += range(chunk.start, chunk.start + len(chunk.tokens))
-            slots += [self.rank(chunk.slot)] * len(chunk.tokens)
-            self._wants_logits[len(tokens) - chunk.rows : len(tokens)] = 1
+        if [len(chunk.tokens) for chunk in chunks] == ones == [chunk.rows for chunk in chunks]:
+            # As most passes are, and a GPU waits for them.
+            tokens = [chunk.tokens[0] for chunk in chunks]
+            positions = [chunk.start for chunk in chunks]
+            slots = [self.rank(chunk.slot) for chunk in chunks]
+            self._wants_logits[: len(tokens)] = 1
+        else:
+            self._wants_logits[:] = 0
+            for chunk in chunks:
+                tokens += chunk.tokens
+                positions += range(chunk.start, chunk.start + len(chunk.tokens))
+                slots += [self.rank(chunk.slot)] * len(chunk.tokens)
+                self._wants_logits[len(tokens) - chunk.rows : len(tokens)] = 1
         padding = self._idle_ends(slots, max(positions)) if len(tokens) == len(chunks) else []
         for stream, position in padding:
             self._wants_logits[len(tokens)] = 1

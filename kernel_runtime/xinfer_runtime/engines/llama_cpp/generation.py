@@ -111,7 +111,7 @@ class Generation:
             self.finish_reason = FinishReason.ABORT
             return
         self.completion_tokens += 1
-        self._untold.append((token, self._logprobs(token)))
+        self._untold.append((token, self._logprobs(token) if self.sampler.likelihood is not None else ()))
         self.sampler.accept(token)
         if token in self._ends or (self._constraint is not None and self._constraint.complete):
             self.finish_reason = FinishReason.STOP

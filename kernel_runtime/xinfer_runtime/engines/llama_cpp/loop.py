@@ -166,10 +166,7 @@ class EngineLoop:
         works = sorted(step.work, key=lambda work: rank(work.sequence.slot))
         for group in by_adapter(works, self._context.adapter):
             self._context.use_adapter(group[0].adapter)
-            tokens = [work for work in group if work.rows is None]
-            passes = [[tokens[i] for i in indexes] for indexes in self._context.passes([w.length for w in tokens])]
-            images = [[work] for work in group if work.rows is not None]
-            if not all(map(self._compute, filter(None, passes + images))):
+            if not all(map(self._compute, self._passes(group))):
                 return
         seconds = time.perf_counter() - started
         self._step_time.count(seconds)
@@ -178,6 +175,15 @@ class EngineLoop:
         if self._prompt_share is not None and not any(work.draft for work in works):
             prompts = [work.count for work in works if work.count > 1]
             self._prompt_share.observe(len(works) - len(prompts), sum(prompts), seconds)
+
+    def _passes(self, works: list[Work]) -> list[list[Work]]:
+        """How works, in the order of their rank, are divided among forward passes."""
+        images = [[work] for work in works if work.sequence.images and work.rows is not None]
+        tokens = [work for work in works if work.rows is None] if images else works
+        passes = self._context.passes([work.count + len(work.draft) for work in tokens])
+        if len(passes) == 1:
+            return [tokens, *images] if tokens else images
+        return [*([tokens[i] for i in indexes] for indexes in passes), *images]
 
     def _new_scheduler(self) -> Scheduler:
         return Scheduler(self._limits, self._prompt_share.tokens if self._prompt_share is not None else None)
@@ -213,7 +219,7 @@ class EngineLoop:
                 Chunk(
                     work.sequence.slot,
                     work.start,
-                    [*work.sequence.tokens[work.start : work.start + work.count], *work.draft],
+                    work.tokens,
                     work.samples + len(work.draft),
                     work.rows,
                 )
@@ -258,15 +264,16 @@ class EngineLoop:
         sampling = [work for work in works if work.samples]
         if not sampling:
             return
-        rows = list(itertools.accumulate((1 + len(work.draft) for work in sampling), initial=0))
+        rows = list(itertools.accumulate([1 + len(work.draft) for work in sampling], initial=0))
         logits = self._context.logits(rows.pop())
         broken: list[int] = []
-        accepted = dict.fromkeys((id(work) for work in works), 0)
+        accepted = {id(work): 0 for work in works if work.draft}
+        generations = self._generations
         # A sequence that was found to have stopped while this pass ran had a row in it all the same.
-        going_on = [pair for pair in zip(sampling, rows, strict=True) if pair[0].sequence.key in self._generations]
+        going_on = [pair for pair in zip(sampling, rows, strict=True) if pair[0].sequence.key in generations]
         for work, _ in going_on:
             key = work.sequence.key
-            self._untold.append((key, self._generations[key], self._scheduler.cached(key)))
+            self._untold.append((key, generations[key], work.sequence.cached or 0))
         while going_on:
             going_on = self._draw(going_on, logits, accepted, broken)
         self._withdraw(works, slots, accepted)
@@ -290,13 +297,16 @@ class EngineLoop:
         self._completion_tokens += drawn
         self.throughput.count(drawn)
         for (work, row), generation, token in zip(works, generations, tokens, strict=True):
-            key, done = work.sequence.key, accepted[id(work)]
+            key = work.sequence.key
             if token is None:
                 broken.append(key)
                 continue
             generation.take(token)
-            guessed = done < len(work.draft) and work.draft[done] == token
-            accepted[id(work)] += guessed
+            guessed = False
+            if work.draft:
+                done = accepted[id(work)]
+                guessed = done < len(work.draft) and work.draft[done] == token
+                accepted[id(work)] += guessed
             if generation.finish_reason is not None:
                 self._drop(key)
                 continue

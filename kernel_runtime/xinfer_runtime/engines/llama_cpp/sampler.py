@@ -8,6 +8,7 @@ above 1 they keep more tokens.) Mirostat comes after the temperature, in place o
 
 from collections import Counter, deque
 from collections.abc import Sequence
+from operator import attrgetter
 
 import llama_cpp  # noqa: F401  (before numpy: with a CUDA build the other order crashes at every model load)
 import numpy as np
@@ -28,6 +29,9 @@ _COLDEST = 1e-5
 
 _CUTS = 0x9D1C_03B5_7F2E_4A61
 """Turns a seed into that of a second series of random numbers, for cuts that are made by chance."""
+
+
+_PLAIN = attrgetter("plain")
 
 
 class Sampler:
@@ -59,6 +63,9 @@ class Sampler:
         self.likelihood: Likelihood | None = None
         """What the model itself thought of the token drawn last, where the request asks for it."""
         self._penalizes = bool(window) or params.presence_penalty != 0 or params.frequency_penalty != 0
+        touched = self._penalizes or self._biased is not None or self._dry is not None or constraint is not None
+        self.plain = self.greedy and not touched and thoughts is None and params.logprobs is None
+        """Whether the token is always the one with the largest logit, and nothing else is asked of it."""
 
     @property
     def greedy(self) -> bool:
@@ -145,6 +152,12 @@ def sample(logits: NDArray[np.float32], samplers: Sequence[Sampler]) -> list[int
 
     Leaves the `likelihood` with each sampler whose request asks for log probabilities.
     """
+    if all(map(_PLAIN, samplers)):
+        # What a GPU waits for, as a rule: nothing here goes over the sequences one by one.
+        best = logits.argmax(axis=1)
+        if np.isfinite(logits[np.arange(len(best)), best]).all():
+            largest: list[int | None] = best.tolist()
+            return largest
     asking = [row for row, sampler in enumerate(samplers) if sampler.params.logprobs is not None]
     unchanged = logits[asking] if asking else None
     for row, sampler in zip(logits, samplers, strict=True):

@@ -90,7 +90,7 @@ class Scheduler:
     @property
     def decoding_slots(self) -> list[int]:
         """Of those that lack their last token only."""
-        return [sequence.slot for sequence in self._running if sequence.uncomputed == 1]
+        return [each.slot for each in self._running if len(each.tokens) - each.computed == 1]
 
     @property
     def waiting(self) -> int:
@@ -122,10 +122,6 @@ class Scheduler:
         self._known[sequence.key] = sequence
         self._waiting.add(sequence)
 
-    def cached(self, key: int) -> int:
-        """Tokens of a sequence that did not have to be computed when it was first admitted."""
-        return self._known[key].cached or 0
-
     def computed_of(self, key: int) -> TokenSequence | None:
         """The sequence, if it runs and something of it is computed."""
         sequence = self._known.get(key)
@@ -151,16 +147,21 @@ class Scheduler:
             self._preempt()
         admitted = self._admit()
         # A sequence that only lacks its last token decodes; it costs one token, and must never wait for a prompt.
-        decoding = [sequence for sequence in self._running if sequence.uncomputed == 1]
+        decoding = [each for each in self._running if len(each.tokens) - each.computed == 1]
         drafts = self._drafts(decoding, propose) if propose is not None else {}
         guessed = sum(map(len, drafts.values()))
         self._cache.evict(self.cells_used + self.cells_cached + guessed - self._limits.cells)
         step = Step(operations=self._cache.operations(), admitted=admitted)
         room = self._prompt_room(len(decoding))
         first = True
-        prompts = [each.uncomputed for each in self._running if each.uncomputed > 1]
+        only_decodes = len(decoding) == len(self._running)
+        prompts = [] if only_decodes else [each.uncomputed for each in self._running if each.uncomputed > 1]
         held_back = self._patience.holds_back(prompts, len(decoding))
-        for sequence in self._by_turns(prompts):
+        in_turn = self._by_turns(prompts)
+        if only_decodes and not drafts:  # As most steps do, and a GPU waits for this.
+            step.work = [Work(each, each.computed, 1, True) for each in decoding]
+            return step
+        for sequence in in_turn:
             count = 1
             if sequence.uncomputed > 1:
                 if held_back:
@@ -253,6 +254,8 @@ class Scheduler:
         admitted: list[TokenSequence] = []
         # A long prompt leaves room for others, which may be short.
         most = -(-self._limits.token_budget // 2)
+        if not self._waiting:
+            return admitted
         uncommitted = self._limits.token_budget - sum(min(each.uncomputed, most) for each in self._running)
         while uncommitted > 0 and len(self._running) < self._limits.slots and not self._closed_door:
             sequence = next(filter(self._enter, self._waiting.candidates()), None)

@@ -103,6 +103,12 @@ class Work(Struct, frozen=True):
         return self.count + len(self.draft)
 
     @property
+    def tokens(self) -> Sequence[int]:
+        """What is computed, guesses and all."""
+        tokens = self.sequence.tokens[self.start : self.start + self.count]
+        return [*tokens, *self.draft] if self.draft else tokens
+
+    @property
     def rows(self) -> NDArray[np.float32] | None:
         """What is computed in place of tokens, for a part of an image."""
         return self.sequence.rows(self.start, self.count) if self.sequence.images else None
