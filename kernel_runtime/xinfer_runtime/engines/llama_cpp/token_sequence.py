@@ -99,10 +99,6 @@ class Work(Struct, frozen=True):
         return self.sequence.adapter
 
     @property
-    def length(self) -> int:
-        return self.count + len(self.draft)
-
-    @property
     def tokens(self) -> Sequence[int]:
         """What is computed, guesses and all."""
         tokens = self.sequence.tokens[self.start : self.start + self.count]
